@@ -1,0 +1,104 @@
+"""The stack under test: a mock provider and the four services, each a process of its own."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import yaml
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+SERVICES = ("limiter", "refiner", "orchestrator", "gateway")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_GENEROUS = {"requests_per_minute": 10_000_000, "tokens_per_minute": 1_000_000_000, "concurrency": 1000}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """Where the stack listens and which processes it is made of."""
+
+    gateway: str
+    provider_port: int
+    addresses: dict[str, str]
+    processes: dict[str, int]
+    """Process ids by name: the four services and "provider"."""
+
+    def cpu_seconds(self, name: str) -> float:
+        """Return the processor time a process has used (proc(5), fields utime and stime)."""
+        fields = Path(f"/proc/{self.processes[name]}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / _TICKS
+
+    def resident_megabytes(self, name: str) -> float:
+        """Return a process's resident memory in MB (proc(5), statm)."""
+        return int(Path(f"/proc/{self.processes[name]}/statm").read_text(encoding="ascii").split()[1]) * _PAGE / 1e6
+
+
+@contextlib.asynccontextmanager
+async def running_stack() -> AsyncIterator[Stack]:
+    """Start everything, wait until it serves, and end it by process id."""
+    async with contextlib.AsyncExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        provider = await _start(stack, "-m", "bench.mock_provider")
+        assert provider.stdout is not None
+        port = int(await provider.stdout.readline())
+        ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
+        addresses = {name: f"127.0.0.1:{number}" for name, number in ports.items()}
+        path = folder / "ensemble.yaml"
+        await asyncio.to_thread(path.write_text, yaml.safe_dump(_configuration(port, addresses)), "utf-8")
+        processes = {"provider": provider.pid}
+        for name in SERVICES:
+            processes[name] = (await _start(stack, "-m", f"services.{name}", "--config", str(path))).pid
+            await _serving(addresses[name])
+        yield Stack(gateway=addresses["gateway"], provider_port=port, addresses=addresses, processes=processes)
+
+
+def _configuration(port: int, addresses: dict[str, str]) -> dict[str, object]:
+    model = {"provider": "mock", "name": "mock", "limits": _GENEROUS, "price": {"input": 1.0, "output": 2.0}}
+    members = [{"model": "mock", "id": seat} for seat in ("a", "b", "c")]
+    return {
+        "gateway": {"listen": addresses["gateway"], "orchestrator": addresses["orchestrator"], "limiter": addresses["limiter"]},
+        "orchestrator": {"listen": addresses["orchestrator"], "limiter": addresses["limiter"], "refiner": addresses["refiner"]},
+        "limiter": {"listen": addresses["limiter"]},
+        "refiner": {"listen": addresses["refiner"], "limiter": addresses["limiter"]},
+        "providers": {"mock": {"kind": "openai", "base_url": f"http://127.0.0.1:{port}/v1"}},
+        "models": {"mock": model},
+        "profiles": {"bench": {"strategy": "fusion", "members": members, "refiner": {"model": "mock"}, "quorum": 3}},
+    }
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+async def _start(stack: contextlib.AsyncExitStack, *arguments: str) -> asyncio.subprocess.Process:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+
+    async def stop() -> None:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+    stack.push_async_callback(stop)
+    return process
+
+
+async def _serving(address: str) -> None:
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(30):
+        stub = health_pb2_grpc.HealthStub(channel)
+        await stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)

@@ -1,0 +1,1 @@
+"""Ensemble's services, and what they share."""

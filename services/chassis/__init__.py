@@ -1,0 +1,1 @@
+"""What every service stands on: configuration, telemetry, errors, channels, health and the server itself."""

@@ -1,0 +1,128 @@
+"""The errors a caller may see.
+
+    EnsembleError
+    |-- InvalidInput          a field of the request is wrong
+    |-- Unauthenticated       no credentials, or bad ones
+    |-- NotAllowed            good credentials that do not cover this
+    |-- NotFound              an unknown profile, model or strategy
+    |-- QuotaExhausted        the caller's own limit or budget
+    |-- Overloaded            this server sheds load
+    |-- NoQuorum              fewer candidates than needed
+    |-- DeadlineSpent         nothing to show in time
+    |-- DependencyUnavailable another service cannot be reached
+    `-- RemoteError           another service's refusal, passed on as it came
+
+They are plain data, raised where they are known; `services.chassis.status` alone knows what becomes of each on the wire.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+class EnsembleError(Exception):
+    """Any error that is meant for the caller; its text holds nothing secret."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldViolation:
+    """What is wrong with one field."""
+
+    field: str
+    """The field's path in the request, for example "members[2].temperature"."""
+    description: str
+    """What is wrong, in words that do not repeat the value."""
+
+
+class InvalidInput(EnsembleError):
+    """One or more fields of the request are wrong; nothing was begun."""
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        super().__init__("; ".join(f"{violation.field}: {violation.description}" for violation in violations))
+        self.violations = tuple(violations)
+
+
+class Unauthenticated(EnsembleError):
+    """The caller gave no credentials, or bad ones."""
+
+
+class NotAllowed(EnsembleError):
+    """The caller's credentials do not cover what was asked."""
+
+
+class NotFound(EnsembleError):
+    """Something that was named does not exist."""
+
+    def __init__(self, kind: str, name: str, known: Sequence[str] = ()) -> None:
+        hint = f"; known are {', '.join(sorted(known))}" if known else ""
+        super().__init__(f"there is no {kind} of that name{hint}")
+        self.kind = kind
+        self.name = name
+
+
+class QuotaExhausted(EnsembleError):
+    """The caller's own quota or budget is spent."""
+
+    def __init__(self, subject: str, description: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(description)
+        self.subject = subject
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Overloaded(EnsembleError):
+    """This server has more to do than it can."""
+
+    def __init__(self, description: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(description)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class NoQuorum(EnsembleError):
+    """Fewer candidates than the quorum succeeded."""
+
+    def __init__(
+        self,
+        *,
+        needed: int,
+        succeeded: int,
+        outcomes: Mapping[str, str],
+        retryable: bool,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        listed = ", ".join(f"{candidate}: {outcome}" for candidate, outcome in outcomes.items())
+        super().__init__(f"{succeeded} of {needed} needed candidates succeeded ({listed})")
+        self.needed = needed
+        self.succeeded = succeeded
+        self.outcomes = dict(outcomes)
+        """How each call ended: candidate id to the outcome's name, followed where there is one by a colon and the reason word."""
+        self.retryable = retryable
+        """Whether the same request may succeed later."""
+        self.retry_after_seconds = retry_after_seconds
+
+
+class DeadlineSpent(EnsembleError):
+    """Time ran out with nothing to show."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__(f"the deadline passed during {stage}")
+        self.stage = stage
+
+
+class DependencyUnavailable(EnsembleError):
+    """Another service cannot be reached."""
+
+    def __init__(self, service: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(f"the {service} cannot be reached")
+        self.service = service
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RemoteError(EnsembleError):
+    """Another service refused with an error that is meant for the caller; passed on as it came."""
+
+    def __init__(self, *, code: str, message: str, details: bytes) -> None:
+        super().__init__(message)
+        self.code = code
+        """Name of the gRPC status code, for example "UNAVAILABLE"."""
+        self.message = message
+        self.details = details
+        """A serialized google.rpc.Status."""

@@ -1,0 +1,231 @@
+"""The permit guard: acquire, call, report, in every outcome.
+
+    admit --Denial--> a completion that was never started
+      |
+    Permit --call--> provider --any end--> report
+      `----cancelled before the call----> release
+
+Whatever happens to the caller (cancellation, a crash of the call), each granted permit is reported or released exactly once, and each attempt leaves one
+`Completion`.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from opentelemetry import context as otel_context
+from opentelemetry.context import Context
+
+from services.chassis.deadline import Deadline
+from services.chassis.telemetry import Telemetry
+from services.models.catalogue import Catalogue, ModelEntry
+from services.models.chat import ChatModel, ChatRequest, ChatResult, OnText, Timeouts
+from services.models.chat_span import chat_span
+from services.models.completion import Attempt, Completion, PlannedCall, denied, never_started
+from services.models.outcomes import Outcome
+from services.models.permits import AcquireReply, AcquireRequest, CallResult, Denial, Permit, PermitOutcome, Permits, PermitSpec
+from services.models.prices import cost_of
+from services.models.reporter import OutcomeReporter
+from services.models.token_estimates import estimate_messages, estimate_text
+from services.models.usage import Usage
+
+_log = logging.getLogger(__name__)
+
+LEASE_MARGIN_SECONDS = 5.0
+"""How much longer a permit is held than the call it is for may last, so that its report comes before its lease ends."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guard:
+    """What every guarded call of a process shares."""
+
+    permits: Permits
+    reporter: OutcomeReporter
+    catalogue: Catalogue
+    providers: Mapping[str, ChatModel]
+    """By the provider's name in the configuration."""
+    telemetry: Telemetry
+    clock: Callable[[], float] = time.monotonic
+
+    def begin(self, run_id: str, tenant: str = "") -> "GuardedRun":
+        """Start the clock of one run; reports will belong to the trace context that is current now."""
+        return GuardedRun(self, run_id, tenant, self.clock(), otel_context.get_current())
+
+
+class GuardedRun:
+    """The guarded calls of one run."""
+
+    def __init__(self, guard: Guard, run_id: str, tenant: str, origin: float, context: Context) -> None:
+        self._guard = guard
+        self._run_id = run_id
+        self._tenant = tenant
+        self._context = context
+        self._batches = 0
+        self.origin = origin
+        """When the run began, on the guard's clock."""
+
+    def elapsed_seconds(self) -> float:
+        """Return the time since the run began."""
+        return self._guard.clock() - self.origin
+
+    async def admit(self, attempts: Sequence[Attempt], *, min_granted: int, deadline: Deadline) -> list[Attempt]:
+        """Ask for a permit for each attempt in one indivisible step; return those that have one.
+
+        The others are complete afterwards, with the outcome that their denial means. Raises `DependencyUnavailable` where the limiter cannot be reached,
+        `NotFound` where a model is not in the catalogue.
+        """
+        entries = [self._guard.catalogue.get(attempt.planned.model) for attempt in attempts]
+        self._batches += 1
+        asked_at = self._guard.clock()
+        request = AcquireRequest(
+            # Each acquire of a run is a decision of its own; the number keeps its id apart from the others'.
+            request_id=f"{self._run_id}:{attempts[0].planned.member_id}:{self._batches}",
+            tenant=self._tenant,
+            specs=tuple(_spec(attempt, entry) for attempt, entry in zip(attempts, entries, strict=True)),
+            min_granted=min_granted,
+            lease_seconds=max(self._longest_seconds(a, e, deadline) for a, e in zip(attempts, entries, strict=True)) + LEASE_MARGIN_SECONDS,
+        )
+        reply = await self._acquire(request)
+        admitted = []
+        for attempt, entry, decision in zip(attempts, entries, reply.decisions, strict=True):
+            if isinstance(decision, Denial):
+                attempt.completion = denied(attempt, decision)
+            else:
+                attempt.permit = decision
+                # A limiter may grant a shorter lease than was asked for; the call must end within it.
+                lease_end = asked_at + decision.lease_seconds - LEASE_MARGIN_SECONDS / 5
+                attempt.budget_seconds = min(self._longest_seconds(attempt, entry, deadline), max(0.0, lease_end - self._guard.clock()))
+                admitted.append(attempt)
+        return admitted
+
+    async def call(self, attempt: Attempt, on_text: OnText | None = None) -> Completion:
+        """Make an admitted call; report its permit whatever happens. Raises only CancelledError, and leaves the attempt complete even then."""
+        permit = attempt.permit
+        if permit is None:
+            raise ValueError("the attempt has no permit")
+        entry = self._guard.catalogue.get(attempt.planned.model)
+        heard: list[str] = []
+
+        def listen(text: str) -> None:
+            heard.append(text)
+            if on_text is not None:
+                on_text(text)
+
+        started = self._guard.clock()
+        attempt.started = True
+        with chat_span(self._guard.telemetry, attempt, entry) as span:
+            try:
+                result = await self._guard.providers[entry.provider].complete(_chat_request(attempt, entry), listen)
+            except BaseException as error:
+                # Our own adapter promises to raise nothing but CancelledError. Should it break that promise, the permit must come back all the same, and the
+                # run goes on without this member.
+                cancelled = isinstance(error, asyncio.CancelledError)
+                if not cancelled:
+                    _log.error("a provider adapter raised %s", type(error).__name__)
+                result = ChatResult(
+                    outcome=attempt.stop_outcome if cancelled else Outcome.PROVIDER_FAILED,
+                    call_result=CallResult.CANCELLED if cancelled else CallResult.FAILURE,
+                    text="".join(heard),
+                    reason=attempt.stop_reason if cancelled else "adapter_failed",
+                    latency_seconds=self._guard.clock() - started,
+                )
+                attempt.completion = self._settle(attempt, entry, permit, result, started)
+                span.finish(attempt.completion, result)
+                if not isinstance(error, Exception):
+                    raise
+                return attempt.completion
+            attempt.completion = self._settle(attempt, entry, permit, result, started)
+            span.finish(attempt.completion, result)
+            return attempt.completion
+
+    async def attempt(self, planned: PlannedCall, *, deadline: Deadline, number: int = 1, on_text: OnText | None = None) -> Completion:
+        """Admit and make one call. Raises `DependencyUnavailable` where the limiter cannot be reached."""
+        attempt = Attempt(planned=planned, number=number)
+        if deadline.expired:
+            return never_started(attempt, Outcome.NOT_STARTED, "deadline")
+        if await self.admit([attempt], min_granted=0, deadline=deadline):
+            return await self.call(attempt, on_text)
+        return attempt.finished
+
+    def give_back(self, attempts: Sequence[Attempt]) -> None:
+        """Release the permits of admitted attempts that were never started."""
+        idle = [attempt for attempt in attempts if attempt.permit is not None and not attempt.started]
+        self._guard.reporter.release([attempt.permit.permit_id for attempt in idle if attempt.permit is not None], self._context)
+        for attempt in idle:
+            attempt.started = True
+            attempt.completion = never_started(attempt, attempt.stop_outcome, attempt.stop_reason)
+
+    async def _acquire(self, request: AcquireRequest) -> AcquireReply:
+        """Acquire; if the caller is cancelled meanwhile, wait aside for the reply and release what it grants, so that no permit is held by nobody."""
+        task = asyncio.ensure_future(self._guard.permits.acquire(request))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(self._release_reply)
+            raise
+
+    def _release_reply(self, task: "asyncio.Future[AcquireReply]") -> None:
+        if task.cancelled() or task.exception() is not None:
+            return
+        self._guard.reporter.release([decision.permit_id for decision in task.result().decisions if isinstance(decision, Permit)], self._context)
+
+    def _longest_seconds(self, attempt: Attempt, entry: ModelEntry, deadline: Deadline) -> float:
+        own = attempt.planned.timeout_seconds
+        return min(deadline.remaining(), entry.timeouts.total if own is None else own)
+
+    def _settle(self, attempt: Attempt, entry: ModelEntry, permit: Permit, result: ChatResult, started: float) -> Completion:
+        """Report the permit and write the attempt's record."""
+        usage = result.usage if result.usage is not None else _estimated_usage(attempt, result)
+        cost = cost_of(usage, entry.price, result.provider_cost_micro_usd)
+        self._guard.reporter.report(
+            PermitOutcome(
+                permit_id=permit.permit_id,
+                result=result.call_result,
+                input_tokens=usage.input_tokens,
+                cached_input_tokens=usage.cached_input_tokens,
+                output_tokens=usage.output_tokens,
+                cost_micro_usd=cost.micro_usd,
+                latency_seconds=result.latency_seconds,
+                time_to_first_token_seconds=result.time_to_first_token_seconds,
+                retry_after_seconds=result.retry_after_seconds,
+                rate_limit_headers=result.rate_limit_headers,
+            ),
+            self._context,
+        )
+        return Completion.of(attempt, result, usage=usage, cost=cost, started_after_seconds=started - self.origin)
+
+
+def _spec(attempt: Attempt, entry: ModelEntry) -> PermitSpec:
+    input_tokens = estimate_messages(attempt.planned.messages)
+    output_tokens = _output_cap(attempt, entry)
+    cost = cost_of(Usage(input_tokens=input_tokens, output_tokens=output_tokens, estimated=True), entry.price, None)
+    return PermitSpec(
+        model=entry.name, input_tokens=input_tokens, max_output_tokens=output_tokens, cost_micro_usd=cost.micro_usd, attempt_kind=attempt.kind
+    )
+
+
+def _output_cap(attempt: Attempt, entry: ModelEntry) -> int:
+    """The cap that is really sent: what was asked for, else the model's own, so that the reservation is an upper bound."""
+    asked = attempt.planned.sampling.max_output_tokens
+    return entry.max_output_tokens if asked is None else asked
+
+
+def _chat_request(attempt: Attempt, entry: ModelEntry) -> ChatRequest:
+    total = attempt.budget_seconds
+    return ChatRequest(
+        provider_model=entry.provider_model,
+        messages=attempt.planned.messages,
+        sampling=replace(attempt.planned.sampling, max_output_tokens=_output_cap(attempt, entry)),
+        timeouts=Timeouts(total=total, first_token=min(total, entry.timeouts.first_token), idle=min(total, entry.timeouts.idle)),
+        stream=entry.stream,
+    )
+
+
+def _estimated_usage(attempt: Attempt, result: ChatResult) -> Usage:
+    """Estimate what a provider that stated no usage will bill: nothing for a refusal, the prompt and what was heard for anything it may have worked on."""
+    billed = result.text or result.outcome in {Outcome.OK, Outcome.EMPTY, Outcome.CONTENT_FILTERED, Outcome.TIMEOUT}
+    if not billed and result.call_result is not CallResult.CANCELLED:
+        return Usage()
+    return Usage(input_tokens=estimate_messages(attempt.planned.messages), output_tokens=estimate_text(result.text), estimated=True)

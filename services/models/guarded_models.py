@@ -1,0 +1,44 @@
+"""Puts the permit guard together: the limiter's channel, the catalogue, the providers and the reporter."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+from services.chassis.channel import open_channel
+from services.chassis.configuration import Configuration
+from services.chassis.telemetry import Telemetry
+from services.models.catalogue import Catalogue
+from services.models.chat import ChatModel
+from services.models.grpc_permits import GrpcPermits
+from services.models.guard import Guard
+from services.models.providers import open_providers
+from services.models.reporter import OutcomeReporter
+
+LIMITER_SERVICE = "ensemble.v1.LimiterService"
+
+
+@asynccontextmanager
+async def open_guard(
+    configuration: Configuration, limiter: str, telemetry: Telemetry, *, providers: Mapping[str, ChatModel] | None = None
+) -> AsyncIterator[Guard]:
+    """Open what guarded calls need; on leaving, send the last reports, then close the providers' connections.
+
+    Given providers are used as they are and left open.
+    """
+    opened: Mapping[str, ChatModel] = {} if providers is not None else open_providers(configuration)
+    try:
+        async with open_channel(limiter, telemetry, health_service=LIMITER_SERVICE) as channel:
+            permits = GrpcPermits(channel)
+            reporter = OutcomeReporter(permits, batch_per_context=telemetry.enabled)
+            try:
+                yield Guard(
+                    permits=permits,
+                    reporter=reporter,
+                    catalogue=Catalogue.from_configuration(configuration),
+                    providers=opened if providers is None else providers,
+                    telemetry=telemetry,
+                )
+            finally:
+                await reporter.aclose()
+    finally:
+        for provider in opened.values():
+            await provider.aclose()

@@ -1,0 +1,1 @@
+"""Between the vocabulary of `services.models` and its messages on the wire."""

@@ -1,0 +1,6 @@
+"""`python -m services.orchestrator`."""
+
+from services.chassis.entry import main
+from services.orchestrator.app import application
+
+main(application)

@@ -1,0 +1,27 @@
+"""What the orchestrator needs of the configuration."""
+
+from dataclasses import dataclass
+
+from services.chassis.configuration import Configuration
+from services.chassis.server import ServerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrchestratorSettings:
+    """Where the orchestrator listens and whom it asks."""
+
+    server: ServerSettings
+    limiter: str
+    """The limiter's address as a gRPC target."""
+    refiner: str
+    """The refiner's address as a gRPC target."""
+
+    @classmethod
+    def from_configuration(cls, configuration: Configuration, listen: str | None) -> "OrchestratorSettings":
+        """Take the orchestrator's section; `listen` stands above it."""
+        section = configuration.orchestrator
+        return cls(
+            server=ServerSettings(listen=listen or section.listen, grace_seconds=section.grace_seconds, reflection=section.reflection),
+            limiter=section.limiter,
+            refiner=section.refiner,
+        )

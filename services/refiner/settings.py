@@ -1,0 +1,24 @@
+"""What the refiner needs of the configuration."""
+
+from dataclasses import dataclass
+
+from services.chassis.configuration import Configuration
+from services.chassis.server import ServerSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RefinerSettings:
+    """Where the refiner listens and whom it asks for permits."""
+
+    server: ServerSettings
+    limiter: str
+    """The limiter's address as a gRPC target."""
+
+    @classmethod
+    def from_configuration(cls, configuration: Configuration, listen: str | None) -> "RefinerSettings":
+        """Take the refiner's section; `listen` stands above it."""
+        section = configuration.refiner
+        return cls(
+            server=ServerSettings(listen=listen or section.listen, grace_seconds=section.grace_seconds, reflection=section.reflection),
+            limiter=section.limiter,
+        )

@@ -1,0 +1,208 @@
+"""What is written on the wire is read back as it was."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ensemble.v1 import message_pb2, orchestrator_service_pb2, outcome_pb2, provenance_pb2, receipt_pb2, refiner_service_pb2
+from services.chassis.errors import InvalidInput
+from services.models.conversation import Message, Role, Sampling
+from services.models.outcomes import Outcome
+from services.models.plan import Member, RunPlan, StrategyOptions
+from services.models.provenance import Degradation, Method, Provenance
+from services.models.receipt import CallReceipt
+from services.models.refinement import Refined, Refinement, RefinementCandidate, Writer
+from services.models.usage import Cost, CostSource, Usage
+from services.models.wire.durations import to_duration, to_seconds
+from services.models.wire.plans import message_from_proto, plan_from_proto, plan_to_proto
+from services.models.wire.receipts import call_from_proto, call_to_proto, degradations_from_proto, provenance_from_proto
+from services.models.wire.refinements import refined_from_proto, refined_to_proto, refinement_from_proto, refinement_to_proto
+
+names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
+texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
+seconds = st.integers(0, 10**12).map(lambda nanos: nanos / 1e9)
+numbers = st.floats(0, 2)
+caps = st.integers(1, 131_072)
+counts = st.integers(0, 2**40)
+
+
+def maybe(strategy: st.SearchStrategy[object]) -> st.SearchStrategy[object]:
+    """Return the strategy, or None."""
+    return st.one_of(st.none(), strategy)
+
+
+messages = st.builds(Message, role=st.sampled_from(Role), text=texts)
+samplings = st.builds(
+    Sampling,
+    temperature=maybe(numbers),
+    top_p=maybe(numbers),
+    max_output_tokens=maybe(caps),
+    stop=st.lists(texts, max_size=4).map(tuple),
+    seed=maybe(st.integers(-(2**63), 2**63 - 1)),
+)
+writers = st.builds(Writer, model=names, temperature=maybe(numbers), max_output_tokens=maybe(caps), timeout_seconds=maybe(seconds))
+members = st.builds(
+    Member,
+    member_id=names,
+    model=names,
+    samples=st.integers(1, 8),
+    weight=numbers,
+    temperature=maybe(numbers),
+    max_output_tokens=maybe(caps),
+    timeout_seconds=maybe(seconds),
+    persona=st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
+)
+plans = st.builds(
+    RunPlan,
+    run_id=names,
+    messages=st.lists(messages, min_size=1, max_size=4).map(tuple),
+    strategy=names,
+    members=st.lists(members, min_size=1, max_size=4).map(tuple),
+    tenant=names,
+    options=st.builds(
+        StrategyOptions,
+        quorum=maybe(st.integers(1, 8)),
+        straggler_grace_seconds=seconds,
+        panel_share=numbers,
+        refiner=maybe(writers),
+        shuffle_seed=maybe(st.integers(-(2**63), 2**63 - 1)),
+        candidate_byte_limit=st.integers(256, 2**20),
+        parameters=st.dictionaries(names, st.one_of(st.booleans(), numbers, texts), max_size=3),
+    ),
+    sampling=samplings,
+    include_candidates=st.booleans(),
+)
+calls = st.builds(
+    CallReceipt,
+    candidate_id=names,
+    member_id=names,
+    model=names,
+    attempt=st.integers(1, 9),
+    outcome=st.sampled_from(Outcome),
+    reason=names,
+    started_after_seconds=maybe(seconds),
+    latency_seconds=maybe(seconds),
+    time_to_first_token_seconds=maybe(seconds),
+    usage=st.builds(Usage, input_tokens=counts, cached_input_tokens=counts, output_tokens=counts, estimated=st.booleans()),
+    cost=st.builds(Cost, micro_usd=counts, source=st.sampled_from(CostSource)),
+    retry_after_seconds=maybe(seconds),
+)
+provenances = st.builds(
+    Provenance,
+    method=st.sampled_from(Method),
+    candidate_ids=st.lists(names, max_size=3).map(tuple),
+    display_order=st.lists(names, max_size=3).map(tuple),
+    prompt_version=names,
+    answer_model=names,
+)
+
+
+@given(plans)
+def test_plans(plan: RunPlan) -> None:
+    """A plan survives the wire, texts byte for byte."""
+    wire = orchestrator_service_pb2.RunRequest.FromString(plan_to_proto(plan).SerializeToString())
+    assert plan_from_proto(wire) == plan
+
+
+@given(calls)
+def test_calls(call: CallReceipt) -> None:
+    """A call's record survives the wire."""
+    assert call_from_proto(receipt_pb2.CallReceipt.FromString(call_to_proto(call).SerializeToString())) == call
+
+
+@given(st.builds(Refined, answer=texts, provenance=provenances, calls=st.lists(calls, max_size=2).map(tuple), degradations=st.lists(st.sampled_from(Degradation)).map(tuple)))
+def test_refined(refined: Refined) -> None:
+    """A refined answer survives the wire."""
+    assert refined_from_proto(refiner_service_pb2.RefineResponse.FromString(refined_to_proto(refined).SerializeToString())) == refined
+
+
+@given(
+    st.builds(
+        Refinement,
+        run_id=names,
+        tenant=names,
+        messages=st.lists(messages, min_size=1, max_size=3).map(tuple),
+        candidates=st.lists(
+            st.builds(RefinementCandidate, candidate_id=names, model=names, text=texts, weight=numbers),
+            min_size=1,
+            max_size=4,
+            unique_by=lambda candidate: candidate.candidate_id,
+        ).map(tuple),
+        writer=writers,
+        sampling=samplings,
+        shuffle_seed=maybe(st.integers(-(2**63), 2**63 - 1)),
+        candidate_byte_limit=st.integers(256, 2**20),
+    )
+)
+def test_refinements(refinement: Refinement) -> None:
+    """A refinement survives the wire."""
+    assert refinement_from_proto(refiner_service_pb2.RefineRequest.FromString(refinement_to_proto(refinement).SerializeToString())) == refinement
+
+
+@given(seconds)
+def test_durations(value: float) -> None:
+    """Seconds survive to the nanosecond."""
+    assert math.isclose(to_seconds(to_duration(value)), value, abs_tol=1e-9)
+
+
+def test_unset_fields_take_their_defaults() -> None:
+    """A run with nothing but what is required has the documented defaults."""
+    wire = orchestrator_service_pb2.RunRequest(
+        run_id="r", messages=[message_pb2.Message(role=message_pb2.ROLE_USER, text="q")], strategy="fusion", members=[{"model": "m"}]
+    )
+    plan = plan_from_proto(wire)
+    assert plan.options == StrategyOptions()
+    assert plan.members == (Member(member_id="m", model="m"),)
+
+
+def test_missing_fields_are_named_together() -> None:
+    """An empty run names each field that every run needs."""
+    with pytest.raises(InvalidInput) as caught:
+        plan_from_proto(orchestrator_service_pb2.RunRequest())
+    assert [violation.field for violation in caught.value.violations] == ["run_id", "messages", "strategy", "members"]
+
+
+def test_a_role_that_is_none_is_named() -> None:
+    """The violation names the message's role."""
+    with pytest.raises(InvalidInput) as caught:
+        message_from_proto(message_pb2.Message(text="q"), "messages[3]")
+    assert caught.value.violations[0].field == "messages[3].role"
+
+
+def test_values_of_a_later_version_are_read_safely() -> None:
+    """An outcome, a method or a degradation that this version does not know is never taken for a good one."""
+    assert call_from_proto(receipt_pb2.CallReceipt.FromString(b"\x28\x63")).outcome is Outcome.PROVIDER_FAILED
+    assert receipt_pb2.CallReceipt.FromString(b"\x28\x63").outcome not in outcome_pb2.Outcome.values()
+    assert provenance_from_proto(provenance_pb2.Provenance.FromString(b"\x08\x63")).method is Method.FALLBACK
+    assert degradations_from_proto([1, 99]) == (Degradation.SOLE_SURVIVOR,)
+
+
+def test_a_bad_refinement_names_every_field() -> None:
+    """Missing texts, double ids and limits out of range are named with their paths."""
+    wire = refiner_service_pb2.RefineRequest(
+        candidates=[{"candidate_id": "a"}, {"candidate_id": "a", "text": "t"}, {"text": "t"}], candidate_byte_limit=1
+    )
+    with pytest.raises(InvalidInput) as caught:
+        refinement_from_proto(wire)
+    assert {violation.field for violation in caught.value.violations} == {
+        "run_id",
+        "messages",
+        "writer.model",
+        "candidates[0].text",
+        "candidates[1].candidate_id",
+        "candidates[2].candidate_id",
+        "candidate_byte_limit",
+    }
+
+
+def test_too_many_candidates_are_refused() -> None:
+    """At most 64 texts are refined at once; with defaults for what is unset."""
+    message = message_pb2.Message(role=message_pb2.ROLE_USER, text="q")
+    few = [refiner_service_pb2.RefinementCandidate(candidate_id=str(number), text="t") for number in range(65)]
+    with pytest.raises(InvalidInput) as caught:
+        refinement_from_proto(refiner_service_pb2.RefineRequest(run_id="r", messages=[message], candidates=few, writer={"model": "w"}))
+    assert [violation.field for violation in caught.value.violations] == ["candidates"]
+    refinement = refinement_from_proto(refiner_service_pb2.RefineRequest(run_id="r", messages=[message], candidates=few[:64], writer={"model": "w"}))
+    assert (refinement.candidate_byte_limit, refinement.shuffle_seed, refinement.candidates[0].weight) == (65_536, None, 1.0)
