@@ -13,7 +13,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from opentelemetry import context as otel_context
 from opentelemetry.context import Context
@@ -48,6 +48,8 @@ class Guard:
     """By the provider's name in the configuration."""
     telemetry: Telemetry
     clock: Callable[[], float] = time.monotonic
+    late_replies: "set[asyncio.Future[AcquireReply]]" = field(default_factory=set)
+    """Acquires whose callers have gone; kept here because the event loop itself keeps no task alive."""
 
     def begin(self, run_id: str, tenant: str = "") -> "GuardedRun":
         """Start the clock of one run; reports will belong to the trace context that is current now."""
@@ -163,10 +165,12 @@ class GuardedRun:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            self._guard.late_replies.add(task)
             task.add_done_callback(self._release_reply)
             raise
 
     def _release_reply(self, task: "asyncio.Future[AcquireReply]") -> None:
+        self._guard.late_replies.discard(task)
         if task.cancelled() or task.exception() is not None:
             return
         self._guard.reporter.release([decision.permit_id for decision in task.result().decisions if isinstance(decision, Permit)], self._context)
@@ -201,9 +205,7 @@ def _spec(attempt: Attempt, entry: ModelEntry) -> PermitSpec:
     input_tokens = estimate_messages(attempt.planned.messages)
     output_tokens = _output_cap(attempt, entry)
     cost = cost_of(Usage(input_tokens=input_tokens, output_tokens=output_tokens, estimated=True), entry.price, None)
-    return PermitSpec(
-        model=entry.name, input_tokens=input_tokens, max_output_tokens=output_tokens, cost_micro_usd=cost.micro_usd, attempt_kind=attempt.kind
-    )
+    return PermitSpec(model=entry.name, input_tokens=input_tokens, max_output_tokens=output_tokens, cost_micro_usd=cost.micro_usd, attempt_kind=attempt.kind)
 
 
 def _output_cap(attempt: Attempt, entry: ModelEntry) -> int:

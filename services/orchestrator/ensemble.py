@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.chassis.deadline import Deadline
 from services.chassis.errors import FieldViolation, InvalidInput, NotFound
@@ -39,7 +39,7 @@ class Ensemble:
     guard: Guard
     refiner: Refiner
     telemetry: Telemetry
-    strategies: Mapping[str, Strategy] = STRATEGIES  # noqa: RUF009 - the registry is a constant
+    strategies: Mapping[str, Strategy] = field(default_factory=lambda: STRATEGIES)
     clock: Callable[[], float] = time.monotonic
 
     async def run(self, plan: RunPlan, deadline: Deadline, emit: Emit | None = None) -> RunResult:
@@ -110,6 +110,4 @@ def _receipt(run: Run) -> Receipt:
     calls = in_order([*(run.completion(call).receipt for call in run.calls), *run.extra_calls])
     usage, cost = totals(calls)
     latency = run.guarded.elapsed_seconds()
-    return Receipt(
-        calls=calls, stages=tuple(run.stages), latency_seconds=latency, overhead_seconds=idle_seconds(calls, latency), usage=usage, cost=cost
-    )
+    return Receipt(calls=calls, stages=tuple(run.stages), latency_seconds=latency, overhead_seconds=idle_seconds(calls, latency), usage=usage, cost=cost)

@@ -45,7 +45,7 @@ class Fusion:
         run.close_stage("panel", started, [completion.receipt for completion in completions])
         survivors = [(call, completion) for call, completion in zip(run.calls, completions, strict=True) if completion.ok]
         if len(survivors) < quorum:
-            raise too_few(run, quorum)
+            raise too_few(run, quorum, panel.deadline)
         if len(survivors) == 1:
             return _sole_survivor(run, *survivors[0])
         return await _refined(run, survivors)

@@ -92,9 +92,7 @@ def event_to_proto(event: RunEvent, trace_id: str) -> orchestrator_service_pb2.S
     match event:
         case RunStarted():
             return response(
-                run_started=run_event_pb2.RunStarted(
-                    run_id=event.run_id, strategy=event.strategy, candidate_ids=event.candidate_ids, trace_id=trace_id
-                )
+                run_started=run_event_pb2.RunStarted(run_id=event.run_id, strategy=event.strategy, candidate_ids=event.candidate_ids, trace_id=trace_id)
             )
         case CandidateStarted():
             return response(candidate_started=run_event_pb2.CandidateStarted(candidate_id=event.candidate_id, model=event.model))
@@ -102,9 +100,7 @@ def event_to_proto(event: RunEvent, trace_id: str) -> orchestrator_service_pb2.S
             return response(candidate_delta=run_event_pb2.CandidateDelta(candidate_id=event.candidate_id, text=event.text))
         case CandidateFinished():
             return response(
-                candidate_finished=run_event_pb2.CandidateFinished(
-                    candidate=candidate_to_proto(event.candidate), call=call_to_proto(event.candidate.call)
-                )
+                candidate_finished=run_event_pb2.CandidateFinished(candidate=candidate_to_proto(event.candidate), call=call_to_proto(event.candidate.call))
             )
         case RefinementStarted():
             return response(refinement_started=run_event_pb2.RefinementStarted(model=event.model, candidate_ids=event.candidate_ids))

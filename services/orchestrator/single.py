@@ -35,7 +35,7 @@ class Single:
                 said = said or completion.receipt.time_to_first_token_seconds is not None
         finally:
             run.close_stage("panel", started, [completion.receipt for completion in run.completions.values()])
-        raise too_few(run, 1)
+        raise too_few(run, 1, run.deadline)
 
     async def _try(self, run: Run, call: PlannedCall, deadline: Deadline, *, restart: bool) -> Completion:
         """Make one attempt; stream its text as the answer, which starts anew where an earlier attempt had begun to speak."""

@@ -37,7 +37,7 @@ def workflow_span(telemetry: Telemetry, strategy: str) -> Iterator[None]:
 def panel_span(telemetry: Telemetry, *, size: int, quorum: int) -> Iterator[Finish]:
     """Span the panel's calls; the function it gives records how they ended."""
     if not telemetry.enabled:
-        yield lambda completions: None
+        yield lambda _: None
         return
     attributes = {semconv.ENSEMBLE_PANEL_SIZE: size, semconv.ENSEMBLE_PANEL_QUORUM: quorum}
     with telemetry.tracer.start_as_current_span(

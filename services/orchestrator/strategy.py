@@ -85,12 +85,12 @@ class Strategy(Protocol):
         ...
 
 
-def too_few(run: Run, needed: int) -> NoQuorum | DeadlineSpent:
-    """Return the error that says why there are too few candidates: nothing arrived before the time was over, or too many members failed."""
+def too_few(run: Run, needed: int, deadline: Deadline) -> NoQuorum | DeadlineSpent:
+    """Return the error that says why there are too few candidates: nothing arrived before the deadline, or too many members failed."""
     ended: Mapping[str, Completion] = {call.candidate_id: run.completion(call) for call in run.calls}
     receipts = [completion.receipt for completion in ended.values()]
     succeeded = sum(completion.ok for completion in ended.values())
-    if succeeded == 0 and any(receipt.outcome is Outcome.TIMEOUT and receipt.reason in {"panel_deadline", "deadline"} for receipt in receipts):
+    if succeeded == 0 and deadline.expired:
         return DeadlineSpent("the panel")
     healing = sorted(receipt.retry_after_seconds or 0.0 for receipt in receipts if receipt.outcome is not Outcome.OK and receipt.retryable)
     missing = needed - succeeded

@@ -35,4 +35,4 @@ async def application(
             async with serve(SERVICE, register, settings.server, telemetry) as server:
                 yield server
     finally:
-        telemetry.shutdown()
+        await telemetry.shutdown()

@@ -1,8 +1,8 @@
 """Fusion by a writer model, with a deterministic fallback.
 
-    several candidates --writer answers--> FUSED
-                       `-writer fails----> FALLBACK (degraded): weight, else order
-    one candidate ------------------------> SOLE_SURVIVOR, as it is
+several candidates --writer answers--> FUSED
+                   `-writer fails----> FALLBACK (degraded): weight, else order
+one candidate ------------------------> SOLE_SURVIVOR, as it is
 """
 
 import secrets
@@ -39,7 +39,10 @@ class Fuser:
     clock: Callable[[], float] = time.monotonic
 
     async def refine(self, refinement: Refinement, deadline: Deadline, on_answer: OnAnswer | None = None) -> Refined:
-        """Return one answer within the deadline; never fails for what a model or the limiter does. Raises `NotFound` where the writer is not in the catalogue."""
+        """Return one answer within the deadline; never fails for what a model or the limiter does.
+
+        Raises `NotFound` where the writer is not in the catalogue.
+        """
         self.guard.catalogue.get(refinement.writer.model)
         if len(refinement.candidates) == 1:
             return _sole_survivor(refinement, on_answer)
@@ -75,7 +78,13 @@ class Fuser:
             )
         out_of_time = deadline.minus(RETURN_MARGIN_SECONDS).expired
         return _fallback(
-            refinement, completion, Degradation.NO_TIME_TO_REFINE if out_of_time else Degradation.REFINER_FAILED, on_answer, block=block, prompt=prompt, restart=said
+            refinement,
+            completion,
+            Degradation.NO_TIME_TO_REFINE if out_of_time else Degradation.REFINER_FAILED,
+            on_answer,
+            block=block,
+            prompt=prompt,
+            restart=said,
         )
 
     async def _write(self, refinement: Refinement, messages: tuple[Message, ...], deadline: Deadline, listen: Callable[[str], None]) -> Completion:

@@ -30,9 +30,7 @@ class RefinerServicer(refiner_service_pb2_grpc.RefinerServiceServicer):
         deadline = deadline_of(context, default_seconds=DEFAULT_DEADLINE_SECONDS, cap_seconds=DEADLINE_CAP_SECONDS)
         return refined_to_proto(await self._fuser.refine(refinement, deadline))
 
-    async def StreamRefine(
-        self, request: refiner_service_pb2.StreamRefineRequest, context: Context
-    ) -> AsyncIterator[refiner_service_pb2.StreamRefineResponse]:
+    async def StreamRefine(self, request: refiner_service_pb2.StreamRefineRequest, context: Context) -> AsyncIterator[refiner_service_pb2.StreamRefineResponse]:
         """Refine and stream the answer as it grows."""
         refinement = refinement_from_proto(request.refinement)
         deadline = deadline_of(context, default_seconds=DEFAULT_DEADLINE_SECONDS, cap_seconds=DEADLINE_CAP_SECONDS)

@@ -120,9 +120,7 @@ def test_a_denied_panel_charges_nothing_and_says_when_to_come_back() -> None:
 
 def test_a_partly_denied_panel_goes_on_with_the_rest() -> None:
     """One denial of three leaves a quorum of two."""
-    permits = RecordingPermits(
-        judge=lambda spec: Denial(model="b", reason=DenialReason.BREAKER_OPEN, retry_after_seconds=5.0) if spec.model == "b" else None
-    )
+    permits = RecordingPermits(judge=lambda spec: Denial(model="b", reason=DenialReason.BREAKER_OPEN, retry_after_seconds=5.0) if spec.model == "b" else None)
     result = run_virtual(Bench(permits=permits).run(plan("a", "b", "c")))
     assert [candidate.call.outcome for candidate in result.candidates] == [Outcome.OK, Outcome.BREAKER_OPEN, Outcome.OK]
 

@@ -14,7 +14,6 @@ from tests.support.scripted_chat import FAILED, Reply, ScriptedChat
 from tests.support.virtual_time import run_virtual
 
 
-
 def test_the_first_answer_ends_the_chain() -> None:
     """The members behind the first good one are never asked and say so."""
     bench = Bench()
@@ -26,9 +25,7 @@ def test_the_first_answer_ends_the_chain() -> None:
 
 def test_a_failed_member_is_followed_by_the_next() -> None:
     """A failure and a denial are passed over; both stand on the receipt."""
-    permits = RecordingPermits(
-        judge=lambda spec: Denial(model="b", reason=DenialReason.TOKENS, retry_after_seconds=3.0) if spec.model == "b" else None
-    )
+    permits = RecordingPermits(judge=lambda spec: Denial(model="b", reason=DenialReason.TOKENS, retry_after_seconds=3.0) if spec.model == "b" else None)
     bench = Bench(permits=permits, chat=ScriptedChat(replies={"a": FAILED, "c": Reply(text="C", truncated=True)}))
     result = run_virtual(bench.run(plan("a", "b", "c", strategy="single", options=StrategyOptions())))
     assert result.answer.text == "C"

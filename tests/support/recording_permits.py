@@ -38,9 +38,7 @@ class RecordingPermits:
         self.requests.append(request)
         verdicts = [self.judge(spec) for spec in request.specs]
         if sum(verdict is None for verdict in verdicts) < request.min_granted:
-            verdicts = [
-                verdict or Denial(model=spec.model, reason=DenialReason.MIN_NOT_MET) for verdict, spec in zip(verdicts, request.specs, strict=True)
-            ]
+            verdicts = [verdict or Denial(model=spec.model, reason=DenialReason.MIN_NOT_MET) for verdict, spec in zip(verdicts, request.specs, strict=True)]
         decisions: list[Permit | Denial] = []
         for spec, verdict in zip(request.specs, verdicts, strict=True):
             decisions.append(verdict or self._grant(spec))

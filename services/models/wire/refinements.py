@@ -24,9 +24,7 @@ def refinement_to_proto(refinement: Refinement) -> refiner_service_pb2.RefineReq
         tenant=refinement.tenant,
         messages=[message_to_proto(message) for message in refinement.messages],
         candidates=[
-            refiner_service_pb2.RefinementCandidate(
-                candidate_id=candidate.candidate_id, model=candidate.model, text=candidate.text, weight=candidate.weight
-            )
+            refiner_service_pb2.RefinementCandidate(candidate_id=candidate.candidate_id, model=candidate.model, text=candidate.text, weight=candidate.weight)
             for candidate in refinement.candidates
         ],
         writer=writer_to_proto(refinement.writer),

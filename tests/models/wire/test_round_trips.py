@@ -112,7 +112,15 @@ def test_calls(call: CallReceipt) -> None:
     assert call_from_proto(receipt_pb2.CallReceipt.FromString(call_to_proto(call).SerializeToString())) == call
 
 
-@given(st.builds(Refined, answer=texts, provenance=provenances, calls=st.lists(calls, max_size=2).map(tuple), degradations=st.lists(st.sampled_from(Degradation)).map(tuple)))
+@given(
+    st.builds(
+        Refined,
+        answer=texts,
+        provenance=provenances,
+        calls=st.lists(calls, max_size=2).map(tuple),
+        degradations=st.lists(st.sampled_from(Degradation)).map(tuple),
+    )
+)
 def test_refined(refined: Refined) -> None:
     """A refined answer survives the wire."""
     assert refined_from_proto(refiner_service_pb2.RefineResponse.FromString(refined_to_proto(refined).SerializeToString())) == refined
@@ -181,9 +189,7 @@ def test_values_of_a_later_version_are_read_safely() -> None:
 
 def test_a_bad_refinement_names_every_field() -> None:
     """Missing texts, double ids and limits out of range are named with their paths."""
-    wire = refiner_service_pb2.RefineRequest(
-        candidates=[{"candidate_id": "a"}, {"candidate_id": "a", "text": "t"}, {"text": "t"}], candidate_byte_limit=1
-    )
+    wire = refiner_service_pb2.RefineRequest(candidates=[{"candidate_id": "a"}, {"candidate_id": "a", "text": "t"}, {"text": "t"}], candidate_byte_limit=1)
     with pytest.raises(InvalidInput) as caught:
         refinement_from_proto(wire)
     assert {violation.field for violation in caught.value.violations} == {

@@ -1,0 +1,111 @@
+"""Traces each call that a client makes, and carries the trace context to the server.
+
+An interceptor must hand the call back as it is: one that awaits the call's code, as opentelemetry-instrumentation-grpc does, keeps a cancellation from ever
+reaching the server. So the span is ended from a callback of the call.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import grpc
+from opentelemetry import trace
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+
+from services.chassis import _semconv as semconv
+from services.chassis.telemetry import Telemetry
+from services.chassis.trace_context import injected
+
+Call = TypeVar("Call", bound=grpc.aio.Call)
+Details = grpc.aio.ClientCallDetails
+
+
+class _Tracing:
+    """What the four kinds of calls share."""
+
+    def __init__(self, telemetry: Telemetry, target: str) -> None:
+        self._telemetry = telemetry
+        host, _, port = target.rpartition(":")
+        self._server = {semconv.SERVER_ADDRESS: host.removeprefix("dns:///") or target, semconv.SERVER_PORT: int(port) if port.isdigit() else 0}
+
+    async def _traced(self, continuation: Callable[[Details, Any], Awaitable[Call]], details: Details, request: Any) -> Call:
+        if not self._telemetry.enabled:
+            return await continuation(_carrying(details), request)
+        method = details.method.decode() if isinstance(details.method, bytes) else details.method
+        name = method.lstrip("/")
+        attributes = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: name, **self._server}
+        span = self._telemetry.tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        try:
+            with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+                call = await continuation(_carrying(details), request)
+        except BaseException:
+            _end(span, "CANCELLED")
+            raise
+        call.add_done_callback(lambda ended: _end(span, _code_of(ended)))
+        return call
+
+
+class UnaryUnaryTracing(_Tracing, grpc.aio.UnaryUnaryClientInterceptor):
+    """For calls with one request and one response."""
+
+    async def intercept_unary_unary(self, continuation: Any, client_call_details: Details, request: Any) -> Any:
+        """Trace the call."""
+        return await self._traced(continuation, client_call_details, request)
+
+
+class UnaryStreamTracing(_Tracing, grpc.aio.UnaryStreamClientInterceptor):
+    """For calls with a stream of responses; the span ends with the stream."""
+
+    async def intercept_unary_stream(self, continuation: Any, client_call_details: Details, request: Any) -> Any:
+        """Trace the call."""
+        return await self._traced(continuation, client_call_details, request)
+
+
+class StreamUnaryTracing(_Tracing, grpc.aio.StreamUnaryClientInterceptor):
+    """For calls with a stream of requests."""
+
+    async def intercept_stream_unary(self, continuation: Any, client_call_details: Details, request_iterator: Any) -> Any:
+        """Trace the call."""
+        return await self._traced(continuation, client_call_details, request_iterator)
+
+
+class StreamStreamTracing(_Tracing, grpc.aio.StreamStreamClientInterceptor):
+    """For calls with streams both ways; the span ends with the stream of responses."""
+
+    async def intercept_stream_stream(self, continuation: Any, client_call_details: Details, request_iterator: Any) -> Any:
+        """Trace the call."""
+        return await self._traced(continuation, client_call_details, request_iterator)
+
+
+def client_interceptors(telemetry: Telemetry, target: str) -> list[grpc.aio.ClientInterceptor]:
+    """Return one interceptor for each kind of call; gRPC takes each for a single kind only."""
+    kinds = (UnaryUnaryTracing, UnaryStreamTracing, StreamUnaryTracing, StreamStreamTracing)
+    return [kind(telemetry, target) for kind in kinds]
+
+
+def _carrying(details: Details) -> Details:
+    """Return the details with the current trace context in the metadata."""
+    metadata = grpc.aio.Metadata(*(tuple(details.metadata) if details.metadata is not None else ()), *injected())
+    return Details(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)
+
+
+def _code_of(call: Any) -> str:
+    """Return the code of a call that has ended.
+
+    `code()` is a coroutine that only waits for the end, which has come; one step brings its result, without a task that could outlive the event loop.
+    """
+    step = call.code()
+    try:
+        step.send(None)
+    except StopIteration as done:
+        return str(done.value.name)
+    finally:
+        step.close()
+    return "UNKNOWN"
+
+
+def _end(span: Span, code: str) -> None:
+    span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, code)
+    if code != "OK":
+        span.set_attribute(semconv.ERROR_TYPE, code)
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()

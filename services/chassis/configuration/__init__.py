@@ -1,0 +1,37 @@
+"""The configuration: one schema for all services, read from files and the environment, checked as a whole, secrets by reference only.
+
+packaged defaults < ensemble.yaml < ENSEMBLE__SECTION__KEY < overrides  --merge-->  tree  --schema-->  Configuration
+"""
+
+from services.chassis.configuration.load import load_configuration
+from services.chassis.configuration.models import BreakerSection, LimitsSection, ModelSection, PriceSection
+from services.chassis.configuration.problems import ConfigurationError, Problem
+from services.chassis.configuration.profiles import GenerationSection, MemberSection, ProfileSection, RefinerMemberSection
+from services.chassis.configuration.providers import ProviderSection
+from services.chassis.configuration.render import configuration_hash, render
+from services.chassis.configuration.schema import Configuration
+from services.chassis.configuration.servers import GatewaySection, LimiterSection, OrchestratorSection, RefinerSection
+from services.chassis.configuration.telemetry import TelemetrySection
+
+__all__ = [
+    "BreakerSection",
+    "Configuration",
+    "ConfigurationError",
+    "GatewaySection",
+    "GenerationSection",
+    "LimiterSection",
+    "LimitsSection",
+    "MemberSection",
+    "ModelSection",
+    "OrchestratorSection",
+    "PriceSection",
+    "Problem",
+    "ProfileSection",
+    "ProviderSection",
+    "RefinerMemberSection",
+    "RefinerSection",
+    "TelemetrySection",
+    "configuration_hash",
+    "load_configuration",
+    "render",
+]

@@ -1,0 +1,34 @@
+"""The one schema of the configuration, for all services."""
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from services.chassis.configuration.models import ModelSection
+from services.chassis.configuration.profiles import ProfileSection
+from services.chassis.configuration.providers import ProviderSection
+from services.chassis.configuration.section import Named, Section, nothing
+from services.chassis.configuration.servers import GatewaySection, LimiterSection, OrchestratorSection, RefinerSection
+from services.chassis.configuration.surroundings import Surroundings
+from services.chassis.configuration.telemetry import TelemetrySection
+
+
+class Configuration(Section):
+    """Everything that can be set; unchangeable, with secrets as `SecretStr`."""
+
+    telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
+    gateway: GatewaySection = Field(default_factory=GatewaySection)
+    orchestrator: OrchestratorSection = Field(default_factory=OrchestratorSection)
+    limiter: LimiterSection = Field(default_factory=LimiterSection)
+    refiner: RefinerSection = Field(default_factory=RefinerSection)
+    providers: Named[ProviderSection] = Field(default_factory=nothing)
+    models: Named[ModelSection] = Field(default_factory=nothing)
+    profiles: Named[ProfileSection] = Field(default_factory=nothing)
+
+    @field_validator("providers")
+    @classmethod
+    def _with_the_keys_in_use(cls, providers: Named[ProviderSection], info: ValidationInfo) -> Named[ProviderSection]:
+        used = info.context.used_providers if isinstance(info.context, Surroundings) else frozenset()
+        missing = {(name, "api_key"): provider.api_key_problem for name, provider in providers.items() if name in used and provider.api_key_problem}
+        if missing:
+            raise PydanticCustomError("several", "several problems", {"problems": missing})
+        return providers

@@ -1,0 +1,70 @@
+"""The sections of the four services: where each listens, and whom it asks."""
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from services.chassis.configuration.durations import CallSeconds, GraceSeconds, LongSeconds
+from services.chassis.configuration.section import Address, Section, Target
+
+GATEWAY = "127.0.0.1:50051"
+ORCHESTRATOR = "127.0.0.1:50052"
+LIMITER = "127.0.0.1:50053"
+REFINER = "127.0.0.1:50054"
+
+
+class ServerSection(Section):
+    """What every server is told."""
+
+    listen: Address
+    """HOST:PORT; port 0 takes any that is free."""
+    grace_seconds: GraceSeconds = Field(default=10.0, alias="grace")
+    """How long calls in flight may go on after the server was told to stop."""
+    reflection: bool = True
+    """Let clients ask the server for its services and messages."""
+
+
+class GatewaySection(ServerSection):
+    """The section `gateway`."""
+
+    listen: Address = GATEWAY
+    orchestrator: Target = ORCHESTRATOR
+    limiter: Target = LIMITER
+    """Asked for the models' live availability."""
+    default_deadline_seconds: CallSeconds = Field(default=60.0, alias="default_deadline")
+    """The deadline of a call that came without one."""
+    deadline_cap_seconds: CallSeconds = Field(default=600.0, alias="deadline_cap")
+    """The longest deadline; a later one is cut to it."""
+
+    @field_validator("deadline_cap_seconds")
+    @classmethod
+    def _cap_covers_default(cls, cap: float, info: ValidationInfo) -> float:
+        if cap < info.data.get("default_deadline_seconds", 0.0):
+            raise PydanticCustomError("deadline_cap", "must not be shorter than default_deadline")
+        return cap
+
+
+class OrchestratorSection(ServerSection):
+    """The section `orchestrator`."""
+
+    listen: Address = ORCHESTRATOR
+    limiter: Target = LIMITER
+    refiner: Target = REFINER
+
+
+class LimiterSection(ServerSection):
+    """The section `limiter`."""
+
+    listen: Address = LIMITER
+    longest_lease_seconds: LongSeconds = Field(default=600.0, alias="longest_lease")
+    """The longest a permit is held without being renewed; a longer wish is cut to it."""
+    late_report_grace_seconds: GraceSeconds = Field(default=60.0, alias="late_report_grace")
+    """How long after its lease a permit's report still corrects what was charged."""
+    idempotency_window_seconds: LongSeconds = Field(default=60.0, alias="idempotency_window")
+    """How long a repeated request finds the grants of the first."""
+
+
+class RefinerSection(ServerSection):
+    """The section `refiner`."""
+
+    listen: Address = REFINER
+    limiter: Target = LIMITER

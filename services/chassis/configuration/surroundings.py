@@ -1,0 +1,82 @@
+"""What the configuration is read in: the environment's variables, the folder, and the names that its parts refer to each other by.
+
+References are checked where they stand, beside types and ranges, so that one reading finds everything. For that the names are taken from the merged tree
+before any of it is known to be valid.
+"""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationInfo
+from pydantic_core import PydanticCustomError
+
+from services.chassis.configuration.nearest import hint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What validation needs to know beside the tree itself."""
+
+    environ: Mapping[str, str] = field(default_factory=dict)
+    folder: Path = Path()
+    """What a secret's relative path is relative to."""
+    providers: frozenset[str] | None = None
+    """None where the section is no mapping: that is told, and nothing that follows from it."""
+    models: frozenset[str] | None = None
+    """None as above."""
+    used_providers: frozenset[str] = frozenset()
+    """Those that a profile needs."""
+    strategies: frozenset[str] | None = None
+    """None where any strategy is accepted."""
+
+
+def surroundings_of(tree: Mapping[str, object], environ: Mapping[str, str], folder: Path, strategies: Collection[str] | None) -> Surroundings:
+    """Collect the names in a merged tree, whatever its shape."""
+    models = _mapping(tree.get("models"))
+    used = {model for profile in _mapping(tree.get("profiles")).values() for model in _models_of(_mapping(profile))}
+    return Surroundings(
+        environ=environ,
+        folder=folder,
+        providers=_names(tree.get("providers")),
+        models=_names(tree.get("models")),
+        used_providers=frozenset(str(_mapping(models[model]).get("provider")) for model in used if model in models),
+        strategies=None if strategies is None else frozenset(strategies),
+    )
+
+
+def known_provider(name: str, info: ValidationInfo) -> str:
+    """Return the name of a provider that exists. Raises `PydanticCustomError` with the nearest one that does."""
+    return _known("provider", name, info.context.providers if isinstance(info.context, Surroundings) else None)
+
+
+def known_model(name: str, info: ValidationInfo) -> str:
+    """Return the name of a model that exists. Raises `PydanticCustomError` with the nearest one that does."""
+    return _known("model", name, info.context.models if isinstance(info.context, Surroundings) else None)
+
+
+def known_strategy(name: str, info: ValidationInfo) -> str:
+    """Return the name of a strategy that exists. Raises `PydanticCustomError` with the nearest one that does."""
+    return _known("strategy", name, info.context.strategies if isinstance(info.context, Surroundings) else None)
+
+
+def _known(kind: str, name: str, names: frozenset[str] | None) -> str:
+    if names is not None and name not in names:
+        raise PydanticCustomError("unknown_name", "names no {kind}{hint}", {"kind": kind, "hint": hint(name, names)})
+    return name
+
+
+def _names(section: object) -> frozenset[str] | None:
+    return frozenset(section) if isinstance(section, Mapping) else None
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _models_of(profile: Mapping[str, object]) -> Iterator[str]:
+    members = profile.get("members")
+    for seat in (*(members if isinstance(members, list) else ()), profile.get("refiner")):
+        model = _mapping(seat).get("model")
+        if isinstance(model, str):
+            yield model

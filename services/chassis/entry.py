@@ -1,0 +1,42 @@
+"""What `python -m services.<name>` does: read the configuration, run the service, say plainly what is wrong."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Protocol
+
+from services.chassis.configuration import Configuration, ConfigurationError, load_configuration
+from services.chassis.logs import set_up_logs
+from services.chassis.server import CannotListenError, RunningServer, run
+
+EXIT_FAILED = 1
+EXIT_CONFIGURATION = 2
+
+
+class Application(Protocol):
+    """A service's composition root."""
+
+    def __call__(self, configuration: Configuration, *, listen: str | None = None) -> AbstractAsyncContextManager[RunningServer]:
+        """Run the service while the context is open."""
+        ...
+
+
+def main(application: Application, arguments: Sequence[str] | None = None, *, leave: Callable[[int], None] = sys.exit) -> None:
+    """Run a service until it is told to stop. Exit codes: 0 stopped, 1 cannot listen, 2 the configuration is wrong."""
+    parser = argparse.ArgumentParser(description="Run one of Ensemble's services.")
+    parser.add_argument("--config", type=Path, help="configuration file (default: $ENSEMBLE_CONFIG, else ensemble.yaml in the working folder)")
+    parser.add_argument("--listen", help="HOST:PORT instead of the configured one")
+    options = parser.parse_args(arguments)
+    set_up_logs()
+    try:
+        configuration = load_configuration(options.config)
+        asyncio.run(run(application(configuration, listen=options.listen)))
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - the terminal is where it is read
+        leave(EXIT_CONFIGURATION)
+    except CannotListenError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - as above
+        leave(EXIT_FAILED)

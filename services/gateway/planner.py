@@ -1,0 +1,81 @@
+"""From a question to the run that answers it: everything checked, nothing left to a profile.
+
+    question -> violations of its fields -> profile -> panel -> violations of the panel -> models -> plan
+                                               `- NotFound                                  `- NotFound
+
+Violations come before what is not found, and all of them at once.
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from uuid import uuid4
+
+from services.chassis.errors import FieldViolation, InvalidInput, NotFound
+from services.gateway.panel import calls_of, panel_violations, seated
+from services.gateway.profiles import Profile, options_over, sampling_over
+from services.gateway.question import NO_GENERATION, NO_OPTIONS, Question
+from services.gateway.validation import violations_of
+from services.models.conversation import Message, Role
+from services.models.plan import RunPlan
+
+DEFAULT_PROFILE = "default"
+MOST_VIOLATIONS = 32
+"""Most violations told of one request, so that the error fits into the trailers of its call."""
+
+
+def new_run_id() -> str:
+    """Return 32 random hexadecimal digits."""
+    return uuid4().hex
+
+
+class Planner:
+    """Makes plans of questions."""
+
+    def __init__(self, profiles: Mapping[str, Profile], models: Collection[str], new_id: Callable[[], str] = new_run_id) -> None:
+        self._profiles = dict(profiles)
+        self._models = frozenset(models)
+        self._new_id = new_id
+
+    def plan(self, question: Question, at: str = "") -> RunPlan:
+        """Return the run that answers a question found in its request under the path `at`, which is empty or ends with a dot.
+
+        Raises `InvalidInput` with every violation, at most 32, and `NotFound` for an unknown profile or model.
+        """
+        violations = violations_of(question)
+        profile = self._profiles.get(question.profile or DEFAULT_PROFILE)
+        panel = seated(question.members) or (profile.members if profile else ())
+        if question.members:
+            violations += panel_violations(panel)
+        calls = calls_of(panel)
+        quorum = question.options.quorum
+        if quorum is not None and 0 < calls < quorum:
+            violations.append(FieldViolation(field="options.quorum", description=f"must be at most the number of calls in the panel, which is {calls}"))
+        if violations:
+            raise InvalidInput([FieldViolation(field=at + violation.field, description=violation.description) for violation in violations[:MOST_VIOLATIONS]])
+        if profile is None:
+            raise NotFound("profile", question.profile or DEFAULT_PROFILE, tuple(self._profiles))
+
+        options = profile.options if question.options is NO_OPTIONS else options_over(profile.options, question.options)
+        if quorum is None and options.quorum is not None and options.quorum > calls:
+            # The profile's quorum was meant for the profile's own panel; a request that seats fewer did not ask for it.
+            options = replace(options, quorum=calls)
+        writer = (options.refiner.model,) if options.refiner else ()
+        for model in (*(member.model for member in panel), *writer):
+            if model not in self._models:
+                raise NotFound("model", model, tuple(self._models))
+        return RunPlan(
+            run_id=question.request_id or self._new_id(),
+            messages=_conversation(question),
+            strategy=question.strategy or profile.strategy,
+            members=panel,
+            options=options,
+            sampling=profile.sampling if question.generation is NO_GENERATION else sampling_over(profile.sampling, question.generation),
+            include_candidates=question.include_candidates,
+        )
+
+
+def _conversation(question: Question) -> tuple[Message, ...]:
+    if question.messages:
+        return tuple(Message(role=Role(message.role), text=message.text) for message in question.messages)
+    asked = Message(role=Role.USER, text=question.prompt)
+    return (Message(role=Role.SYSTEM, text=question.system), asked) if question.system else (asked,)

@@ -1,0 +1,103 @@
+"""A profile: a named ensemble that a request builds upon, field by field."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from services.chassis.configuration import Configuration, RefinerMemberSection
+from services.gateway.panel import seated
+from services.gateway.question import AskedGeneration, AskedMember, AskedOptions, AskedRefiner
+from services.models.conversation import Sampling
+from services.models.plan import Member, StrategyOptions
+from services.models.refinement import Writer
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A configured ensemble."""
+
+    name: str
+    description: str = ""
+    strategy: str
+    members: tuple[Member, ...]
+    options: StrategyOptions = field(default_factory=StrategyOptions)
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+def options_over(options: StrategyOptions, asked: AskedOptions) -> StrategyOptions:
+    """Return the options with every one that the request sets put over them; a refiner is one field and is replaced as a whole."""
+    refiner = asked.refiner
+    return StrategyOptions(
+        quorum=_set(asked.quorum, options.quorum),
+        straggler_grace_seconds=_set(asked.straggler_grace, options.straggler_grace_seconds),
+        panel_share=_set(asked.panel_share, options.panel_share),
+        refiner=options.refiner
+        if refiner is None
+        else Writer(model=refiner.model, temperature=refiner.temperature, max_output_tokens=refiner.max_output_tokens, timeout_seconds=refiner.timeout),
+        shuffle_seed=_set(asked.shuffle_seed, options.shuffle_seed),
+        candidate_byte_limit=_set(asked.candidate_byte_limit, options.candidate_byte_limit),
+        parameters=asked.parameters or options.parameters,
+    )
+
+
+def _set(asked: Value | None, otherwise: Value) -> Value:
+    return otherwise if asked is None else asked
+
+
+def sampling_over(sampling: Sampling, asked: AskedGeneration) -> Sampling:
+    """Return the parameters with every one that the request sets put over them."""
+    return sampling.overlaid(
+        Sampling(temperature=asked.temperature, top_p=asked.top_p, max_output_tokens=asked.max_output_tokens, stop=asked.stop, seed=asked.seed)
+    )
+
+
+def profiles_from(configuration: Configuration) -> Mapping[str, Profile]:
+    """Return the configured profiles by name, each put together as a request would be."""
+    return {
+        name: Profile(
+            name=name,
+            description=section.description,
+            strategy=section.strategy,
+            members=seated(
+                [
+                    AskedMember(
+                        id=member.id or "",
+                        model=member.model,
+                        samples=member.samples,
+                        weight=member.weight,
+                        temperature=member.temperature,
+                        max_output_tokens=member.max_output_tokens,
+                        timeout=member.timeout_seconds,
+                        persona=member.persona,
+                    )
+                    for member in section.members
+                ]
+            ),
+            options=options_over(
+                StrategyOptions(),
+                AskedOptions(
+                    quorum=section.quorum,
+                    straggler_grace=section.straggler_grace_seconds,
+                    panel_share=section.panel_share,
+                    refiner=_refiner(section.refiner),
+                    candidate_byte_limit=section.candidate_byte_limit,
+                ),
+            ),
+            sampling=Sampling(
+                temperature=section.generation.temperature,
+                top_p=section.generation.top_p,
+                max_output_tokens=section.generation.max_output_tokens,
+                stop=section.generation.stop,
+                seed=section.generation.seed,
+            ),
+        )
+        for name, section in configuration.profiles.items()
+    }
+
+
+def _refiner(section: RefinerMemberSection | None) -> AskedRefiner | None:
+    if section is None:
+        return None
+    return AskedRefiner(model=section.model, temperature=section.temperature, max_output_tokens=section.max_output_tokens, timeout=section.timeout_seconds)

@@ -1,0 +1,241 @@
+"""GatewayService on the wire: messages to questions, plans to calls, results to messages. It decides nothing."""
+
+import math
+from collections.abc import AsyncIterator, Iterable
+from contextlib import aclosing
+from itertools import islice
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct, Value
+from grpc import aio
+
+from ensemble.v1 import (
+    gateway_service_pb2,
+    gateway_service_pb2_grpc,
+    generation_parameters_pb2,
+    member_pb2,
+    model_state_pb2,
+    orchestrator_service_pb2,
+    strategy_options_pb2,
+)
+from services.chassis.deadline import Deadline
+from services.chassis.server_deadline import deadline_of
+from services.gateway.availability import Availability
+from services.gateway.planner import Planner
+from services.gateway.profiles import Profile
+from services.gateway.question import (
+    MOST_LABELS,
+    MOST_MESSAGES,
+    MOST_PARAMETER_BYTES,
+    MOST_STOPS,
+    NO_GENERATION,
+    NO_OPTIONS,
+    AskedGeneration,
+    AskedMember,
+    AskedMessage,
+    AskedOptions,
+    AskedRefiner,
+    Question,
+)
+from services.gateway.runs import Runs
+from services.gateway.settings import GatewaySettings
+from services.models.catalogue import ModelEntry
+from services.models.plan import MOST_CALLS
+from services.models.wire.durations import NANOS, to_duration
+from services.models.wire.plans import ROLES, member_to_proto, options_to_proto
+
+
+class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
+    """Serves GatewayService."""
+
+    def __init__(
+        self,
+        *,
+        planner: Planner,
+        profiles: Iterable[Profile],
+        models: Iterable[ModelEntry],
+        runs: Runs[orchestrator_service_pb2.RunResponse, orchestrator_service_pb2.StreamRunResponse],
+        availability: Availability[model_state_pb2.ModelState],
+        settings: GatewaySettings,
+    ) -> None:
+        self._planner = planner
+        self._profiles = gateway_service_pb2.ListProfilesResponse(profiles=[_profile(profile) for profile in sorted(profiles, key=lambda one: one.name)])
+        self._models = sorted(models, key=lambda one: one.name)
+        self._runs = runs
+        self._availability = availability
+        self._settings = settings
+
+    async def Generate(
+        self, request: gateway_service_pb2.GenerateRequest, context: aio.ServicerContext[object, object]
+    ) -> gateway_service_pb2.GenerateResponse:
+        """Ask the ensemble."""
+        deadline = self._deadline(context)
+        plan = self._planner.plan(read_question(request))
+        return _response(await self._runs.run(plan, deadline))
+
+    async def StreamGenerate(
+        self, request: gateway_service_pb2.StreamGenerateRequest, context: aio.ServicerContext[object, object]
+    ) -> AsyncIterator[gateway_service_pb2.StreamGenerateResponse]:
+        """Ask the ensemble and tell what happens."""
+        deadline = self._deadline(context)
+        plan = self._planner.plan(read_question(request.generate), at="generate.")
+        async with aclosing(self._runs.stream(plan, deadline)) as events:
+            async for event in events:
+                yield _event(event)
+
+    async def ListProfiles(
+        self,
+        request: gateway_service_pb2.ListProfilesRequest,  # noqa: ARG002 - the message is empty
+        context: aio.ServicerContext[object, object],  # noqa: ARG002 - the signature of an RPC
+    ) -> gateway_service_pb2.ListProfilesResponse:
+        """List the profiles."""
+        return self._profiles
+
+    async def ListModels(
+        self,
+        request: gateway_service_pb2.ListModelsRequest,  # noqa: ARG002 - the message is empty
+        context: aio.ServicerContext[object, object],
+    ) -> gateway_service_pb2.ListModelsResponse:
+        """List the models with their states; one that the limiter does not know has none."""
+        states = await self._availability.states(self._deadline(context))
+        return gateway_service_pb2.ListModelsResponse(
+            models=[
+                gateway_service_pb2.Model(
+                    name=model.name,
+                    provider=model.provider,
+                    provider_model=model.provider_model,
+                    timeout=to_duration(model.timeouts.total),
+                    state=None,
+                )
+                for model in self._models
+            ]
+        )
+
+    def _deadline(self, context: aio.ServicerContext[object, object]) -> Deadline:
+        return deadline_of(context, default_seconds=self._settings.default_deadline_seconds, cap_seconds=self._settings.deadline_cap_seconds)
+
+
+def read_question(request: gateway_service_pb2.GenerateRequest) -> Question:
+    """Return what was asked, good or bad. Of a list that is too long no more is read than shows it to be."""
+    return Question(
+        request_id=request.request_id,
+        profile=request.profile,
+        prompt=request.prompt,
+        system=request.system,
+        messages=tuple(AskedMessage(role=ROLES.from_wire(message.role) or "", text=message.text) for message in islice(request.messages, MOST_MESSAGES + 1)),
+        strategy=request.strategy,
+        options=_options(request.options) if request.HasField("options") else NO_OPTIONS,
+        members=tuple(map(_member, islice(request.members, MOST_CALLS + 1))),
+        generation=_generation(request.generation) if request.HasField("generation") else NO_GENERATION,
+        include_candidates=request.include_candidates,
+        labels=dict(islice(request.labels.items(), MOST_LABELS + 1)),
+        max_cost_micro_usd=request.max_cost_micro_usd if request.HasField("max_cost_micro_usd") else None,
+    )
+
+
+def _member(message: member_pb2.Member) -> AskedMember:
+    return AskedMember(
+        id=message.id,
+        model=message.model,
+        samples=message.samples or 1,
+        weight=message.weight if message.HasField("weight") else 1.0,
+        temperature=message.temperature if message.HasField("temperature") else None,
+        max_output_tokens=message.max_output_tokens if message.HasField("max_output_tokens") else None,
+        timeout=_seconds(message.timeout) if message.HasField("timeout") else None,
+        persona=message.persona,
+    )
+
+
+def _options(message: strategy_options_pb2.StrategyOptions) -> AskedOptions:
+    return AskedOptions(
+        quorum=message.quorum if message.HasField("quorum") else None,
+        straggler_grace=_seconds(message.straggler_grace) if message.HasField("straggler_grace") else None,
+        panel_share=message.panel_share if message.HasField("panel_share") else None,
+        refiner=_refiner(message.refiner) if message.HasField("refiner") else None,
+        shuffle_seed=message.shuffle_seed if message.HasField("shuffle_seed") else None,
+        candidate_byte_limit=message.candidate_byte_limit if message.HasField("candidate_byte_limit") else None,
+        parameters=_parameters(message.parameters),
+    )
+
+
+def _refiner(message: strategy_options_pb2.RefinerMember) -> AskedRefiner:
+    return AskedRefiner(
+        model=message.model,
+        temperature=message.temperature if message.HasField("temperature") else None,
+        max_output_tokens=message.max_output_tokens if message.HasField("max_output_tokens") else None,
+        timeout=_seconds(message.timeout) if message.HasField("timeout") else None,
+    )
+
+
+def _generation(message: generation_parameters_pb2.GenerationParameters) -> AskedGeneration:
+    return AskedGeneration(
+        temperature=message.temperature if message.HasField("temperature") else None,
+        top_p=message.top_p if message.HasField("top_p") else None,
+        max_output_tokens=message.max_output_tokens if message.HasField("max_output_tokens") else None,
+        stop=tuple(islice(message.stop, MOST_STOPS + 1)),
+        seed=message.seed if message.HasField("seed") else None,
+    )
+
+
+def _seconds(duration: Duration) -> float:
+    """Return the seconds; NaN where the nanoseconds are out of their range or of the other sign."""
+    if not -NANOS < duration.nanos < NANOS or duration.seconds * duration.nanos < 0:
+        return math.nan
+    return duration.seconds + duration.nanos / NANOS
+
+
+def _parameters(parameters: Struct) -> dict[str, object] | None:
+    # Unlike json_format this neither raises for numbers that are not finite nor builds what is refused anyway.
+    if parameters.ByteSize() > MOST_PARAMETER_BYTES:
+        return None
+    return {name: _plain(value) for name, value in parameters.fields.items()}
+
+
+def _plain(value: Value) -> object:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            return value.number_value
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return {name: _plain(inner) for name, inner in value.struct_value.fields.items()}
+        case "list_value":
+            return [_plain(inner) for inner in value.list_value.values]
+        case _:
+            return None
+
+
+def _response(run: orchestrator_service_pb2.RunResponse) -> gateway_service_pb2.GenerateResponse:
+    return gateway_service_pb2.GenerateResponse(
+        run_id=run.run_id,
+        answer=run.answer,
+        candidates=run.candidates,
+        receipt=run.receipt if run.HasField("receipt") else None,
+        provenance=run.provenance if run.HasField("provenance") else None,
+        degraded=run.degraded,
+        degradations=run.degradations,
+        trace_id=run.trace_id,
+    )
+
+
+def _event(event: orchestrator_service_pb2.StreamRunResponse) -> gateway_service_pb2.StreamGenerateResponse:
+    # The two messages differ in nothing but the last event's type; what a newer orchestrator may add reaches the caller as an event without content.
+    kind = event.WhichOneof("event")
+    if kind == "run_finished":
+        return gateway_service_pb2.StreamGenerateResponse(run_finished=_response(event.run_finished))
+    message = gateway_service_pb2.StreamGenerateResponse()
+    if kind is not None:
+        getattr(message, kind).CopyFrom(getattr(event, kind))
+    return message
+
+
+def _profile(profile: Profile) -> gateway_service_pb2.Profile:
+    return gateway_service_pb2.Profile(
+        name=profile.name,
+        description=profile.description,
+        strategy=profile.strategy,
+        options=options_to_proto(profile.options),
+        members=[member_to_proto(member) for member in profile.members],
+    )

@@ -1,0 +1,6 @@
+"""`python -m services.limiter`."""
+
+from services.chassis.entry import main
+from services.limiter.app import application
+
+main(application)

@@ -1,0 +1,159 @@
+"""From a question to a plan."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.chassis.errors import InvalidInput, NotFound
+from services.gateway.planner import Planner
+from services.gateway.profiles import Profile
+from services.gateway.question import AskedGeneration, AskedMember, AskedMessage, AskedOptions, AskedRefiner, Question
+from services.gateway.text_rules import control_position
+from services.models.conversation import Message, Role, Sampling
+from services.models.plan import Member, RunPlan, StrategyOptions
+from services.models.refinement import Writer
+
+PANEL = (Member(member_id="careful", model="careful", temperature=0.1), Member(member_id="quick", model="quick", samples=2))
+DEFAULT = Profile(
+    name="default",
+    strategy="fusion",
+    members=PANEL,
+    options=StrategyOptions(quorum=2, refiner=Writer(model="careful")),
+    sampling=Sampling(temperature=0.7, max_output_tokens=100),
+)
+PLAIN = Profile(name="plain", strategy="single", members=PANEL[:1])
+PLANNER = Planner({"default": DEFAULT, "plain": PLAIN}, ["careful", "quick"], lambda: "made-id")
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: control_position(text) is None)
+
+
+def refused(question: Question, at: str = "") -> list[str]:
+    """Return the fields that are refused."""
+    with pytest.raises(InvalidInput) as refusal:
+        PLANNER.plan(question, at)
+    return [violation.field for violation in refusal.value.violations]
+
+
+def test_a_bare_prompt_takes_all_from_the_default_profile() -> None:
+    """What a request does not say is the profile's, and the run gets an id."""
+    assert PLANNER.plan(Question(prompt="Why?")) == RunPlan(
+        run_id="made-id",
+        messages=(Message(role=Role.USER, text="Why?"),),
+        strategy="fusion",
+        members=PANEL,
+        options=DEFAULT.options,
+        sampling=DEFAULT.sampling,
+    )
+
+
+def test_a_request_stands_over_its_profile_field_by_field() -> None:
+    """What a request says replaces that, and only that, of the profile it names."""
+    question = Question(
+        request_id="mine",
+        profile="plain",
+        prompt="Why?",
+        system="Be brief.",
+        strategy="fusion",
+        options=AskedOptions(panel_share=0.9),
+        members=(AskedMember(model="quick"), AskedMember(model="quick", temperature=1.0)),
+        generation=AskedGeneration(seed=5),
+        include_candidates=True,
+        labels={"team": "a"},
+    )
+    assert PLANNER.plan(question) == RunPlan(
+        run_id="mine",
+        messages=(Message(role=Role.SYSTEM, text="Be brief."), Message(role=Role.USER, text="Why?")),
+        strategy="fusion",
+        members=(Member(member_id="quick", model="quick"), Member(member_id="quick#2", model="quick", temperature=1.0)),
+        options=StrategyOptions(panel_share=0.9),
+        sampling=Sampling(seed=5),
+        include_candidates=True,
+    )
+
+
+def test_ids_are_made_anew_for_each_request() -> None:
+    """Without an id of the caller's each run gets one of its own, of 32 hexadecimal digits."""
+    planner = Planner({"default": DEFAULT}, ["careful", "quick"])
+    made = {planner.plan(Question(prompt="Why?")).run_id for _ in range(10)}
+    assert len(made) == 10
+    assert all(len(one) == 32 and int(one, 16) >= 0 for one in made)
+
+
+@given(TEXTS, TEXTS, TEXTS)
+def test_texts_are_never_altered(prompt: str, system: str, turn: str) -> None:
+    """Every valid text reaches the plan as it was written."""
+    assert [message.text for message in PLANNER.plan(Question(prompt=prompt, system=system)).messages] == [system, prompt]
+    turns = (AskedMessage(role="system", text=system), AskedMessage(role="assistant", text=turn), AskedMessage(text=prompt))
+    assert PLANNER.plan(Question(messages=turns)).messages == (
+        Message(role=Role.SYSTEM, text=system),
+        Message(role=Role.ASSISTANT, text=turn),
+        Message(role=Role.USER, text=prompt),
+    )
+
+
+def test_violations_are_told_at_their_place_in_the_request() -> None:
+    """A question that stands inside another message has its paths prefixed."""
+    assert refused(Question(), "generate.") == ["generate.prompt"]
+
+
+def test_violations_of_the_panel_are_told_with_those_of_the_fields() -> None:
+    """A bad temperature does not hide a duplicate id, too many calls or a quorum out of reach."""
+    members = tuple(AskedMember(id="a", model="quick", samples=5, temperature=3.0) for _ in range(2))
+    question = Question(prompt="Why?", members=members, options=AskedOptions(quorum=11))
+    assert refused(question) == ["members[0].temperature", "members[1].temperature", "members", "members[1].id", "options.quorum"]
+
+
+def test_at_most_32_violations_are_told() -> None:
+    """The error fits into the trailers of a call, whatever was sent."""
+    assert refused(Question(messages=(AskedMessage(text="\0"),) * 40)) == [f"messages[{index}].text" for index in range(32)]
+
+
+def test_nine_members_are_refused() -> None:
+    """A ninth member is refused, not dropped, and told once."""
+    assert refused(Question(prompt="Why?", members=(AskedMember(model="quick"),) * 9)) == ["members"]
+
+
+@pytest.mark.parametrize(("members", "most"), [((), 3), ((AskedMember(model="quick", samples=2),), 2)])
+def test_a_quorum_beyond_the_panel_is_refused(members: tuple[AskedMember, ...], most: int) -> None:
+    """As many answers as there are calls may be asked for, one more not, whether the panel is the request's or the profile's."""
+    assert PLANNER.plan(Question(prompt="Why?", members=members, options=AskedOptions(quorum=most))).options.quorum == most
+    assert refused(Question(prompt="Why?", members=members, options=AskedOptions(quorum=most + 1))) == ["options.quorum"]
+
+
+def test_a_quorum_is_not_held_against_a_panel_that_cannot_be_counted() -> None:
+    """Where samples are out of range, that alone is told."""
+    assert refused(Question(prompt="Why?", members=(AskedMember(model="quick", samples=-1),), options=AskedOptions(quorum=2))) == ["members[0].samples"]
+
+
+def test_a_profiles_quorum_is_lowered_to_a_smaller_panel() -> None:
+    """A request that seats one member is not refused for a quorum that it never asked for; other options stay."""
+    plan = PLANNER.plan(Question(prompt="Why?", members=(AskedMember(model="quick"),)))
+    assert (plan.options.quorum, plan.options.refiner) == (1, Writer(model="careful"))
+
+
+@pytest.mark.parametrize(
+    ("question", "kind", "name"),
+    [
+        (Question(prompt="Why?", profile="nope"), "profile", "nope"),
+        (Question(prompt="Why?", members=(AskedMember(model="quick"), AskedMember(model="gone"), AskedMember(model="lost"))), "model", "gone"),
+        (Question(prompt="Why?", options=AskedOptions(refiner=AskedRefiner(model="gone"))), "model", "gone"),
+    ],
+)
+def test_what_does_not_exist_is_not_found(question: Question, kind: str, name: str) -> None:
+    """The first profile or model that is not configured is named."""
+    with pytest.raises(NotFound) as refusal:
+        PLANNER.plan(question)
+    assert (refusal.value.kind, refusal.value.name) == (kind, name)
+
+
+def test_violations_come_before_what_is_not_found() -> None:
+    """An unknown profile does not hide bad fields."""
+    assert refused(Question(prompt="Why?", profile="nope", generation=AskedGeneration(temperature=math.nan))) == ["generation.temperature"]
+
+
+def test_without_a_default_profile_one_must_be_named() -> None:
+    """Where no profile is called "default", a request that names none is told so."""
+    with pytest.raises(NotFound) as refusal:
+        Planner({"plain": PLAIN}, ["careful"]).plan(Question(prompt="Why?"))
+    assert (refusal.value.kind, refusal.value.name) == ("profile", "default")

@@ -1,0 +1,401 @@
+"""GatewayService over real RPCs, before a fake orchestrator."""
+
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.struct_pb2 import Struct, Value
+from google.rpc import error_details_pb2, status_pb2
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ensemble.v1 import (
+    candidate_pb2,
+    degradation_pb2,
+    gateway_service_pb2,
+    gateway_service_pb2_grpc,
+    generation_parameters_pb2,
+    member_pb2,
+    message_pb2,
+    model_state_pb2,
+    orchestrator_service_pb2,
+    outcome_pb2,
+    provenance_pb2,
+    receipt_pb2,
+    run_event_pb2,
+    strategy_options_pb2,
+)
+from services.gateway.app import application
+from services.gateway.text_rules import control_position
+from tests.support.fake_orchestrator import FakeLimiter, FakeOrchestrator, FakeServer
+from tests.support.gateways import calling, configured
+
+Request = gateway_service_pb2.GenerateRequest
+Stub: TypeAlias = "gateway_service_pb2_grpc.GatewayServiceAsyncStub"
+Event = orchestrator_service_pb2.StreamRunResponse
+Options = strategy_options_pb2.StrategyOptions
+Generation = generation_parameters_pb2.GenerationParameters
+Member = member_pb2.Member
+USER = message_pb2.ROLE_USER
+ASSISTANT = message_pb2.ROLE_ASSISTANT
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: control_position(text) is None)
+
+RUN = orchestrator_service_pb2.RunResponse(
+    run_id="run",
+    answer="42",
+    candidates=[candidate_pb2.Candidate(candidate_id="a", outcome=outcome_pb2.OUTCOME_OK, text="forty-two"), candidate_pb2.Candidate(candidate_id="b")],
+    receipt=receipt_pb2.Receipt(calls=[receipt_pb2.CallReceipt(candidate_id="a", attempt=1)]),
+    provenance=provenance_pb2.Provenance(method=provenance_pb2.METHOD_FUSED),
+    degraded=True,
+    degradations=[degradation_pb2.DEGRADATION_TRUNCATED],
+    trace_id="0" * 31 + "1",
+)
+RESPONSE = gateway_service_pb2.GenerateResponse.FromString(RUN.SerializeToString())
+
+
+def rich(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    """Return the status that came with an error."""
+    details = dict(error.trailing_metadata() or ())
+    return status_pb2.Status.FromString(details["grpc-status-details-bin"])
+
+
+def violations(error: grpc.aio.AioRpcError) -> list[tuple[str, str]]:
+    """Return the field violations of an error as pairs of path and words."""
+    found = error_details_pb2.BadRequest()
+    for detail in rich(error).details:
+        if detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
+            detail.Unpack(found)
+    return [(violation.field, violation.description) for violation in found.field_violations]
+
+
+async def test_a_run_is_asked_for_and_its_result_handed_on(stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """The orchestrator gets the whole plan, profile filled in; the caller gets every field that came back."""
+    orchestrator.response = RUN
+    request = Request(request_id="mine", prompt="Why?", system="Be brief.", options=Options(shuffle_seed=7), labels={"team": "a"}, include_candidates=True)
+    assert await stub.Generate(request) == RESPONSE
+    assert orchestrator.requests == [
+        orchestrator_service_pb2.RunRequest(
+            run_id="mine",
+            messages=[message_pb2.Message(role=message_pb2.ROLE_SYSTEM, text="Be brief."), message_pb2.Message(role=message_pb2.ROLE_USER, text="Why?")],
+            strategy="fusion",
+            options=Options(
+                quorum=2,
+                straggler_grace=Duration(seconds=2),
+                panel_share=0.5,
+                refiner=strategy_options_pb2.RefinerMember(model="careful", temperature=0.0),
+                shuffle_seed=7,
+                candidate_byte_limit=1024,
+            ),
+            members=[
+                Member(id="careful", model="careful", samples=1, weight=1.0, temperature=0.1, persona="Be strict."),
+                Member(id="quick", model="quick", samples=2, weight=1.0),
+            ],
+            generation=Generation(temperature=0.7, max_output_tokens=100),
+            include_candidates=True,
+        )
+    ]
+
+
+async def test_every_field_of_a_request_reaches_the_orchestrator(stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """Nothing that a caller sets is lost on the way."""
+    options = Options(
+        quorum=1,
+        straggler_grace=Duration(nanos=500_000_000),
+        panel_share=0.25,
+        refiner=strategy_options_pb2.RefinerMember(model="quick", temperature=1.5, max_output_tokens=12, timeout=Duration(seconds=3)),
+        shuffle_seed=-5,
+        candidate_byte_limit=2048,
+    )
+    options.parameters.update({"number": 1.5, "text": "a", "yes": True, "nothing": None, "list": [1.0, {"deep": []}]})
+    member = Member(
+        id="seat", model="quick", samples=2, weight=0.5, temperature=0.0, max_output_tokens=5, timeout=Duration(seconds=1, nanos=1), persona="\tBe  kind. "
+    )
+    generation = Generation(temperature=1.0, top_p=0.5, max_output_tokens=50, stop=["a", "\n\n"], seed=9)
+    messages = [message_pb2.Message(role=role, text=f" {role} ") for role in (message_pb2.ROLE_SYSTEM, USER, ASSISTANT, USER)]
+    await stub.Generate(Request(profile="alone", messages=messages, strategy="fusion", options=options, members=[member], generation=generation))
+    (run,) = orchestrator.requests
+    assert len(run.run_id) == 32
+    assert run == orchestrator_service_pb2.RunRequest(
+        run_id=run.run_id, messages=messages, strategy="fusion", options=options, members=[member], generation=generation
+    )
+
+
+async def test_a_stream_tells_every_event(stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """Events come in order, each as it was, the last with the whole response."""
+    orchestrator.events = [
+        Event(run_started=run_event_pb2.RunStarted(run_id="run", strategy="fusion", candidate_ids=["a", "b"])),
+        Event(candidate_started=run_event_pb2.CandidateStarted(candidate_id="a", model="quick")),
+        Event(candidate_delta=run_event_pb2.CandidateDelta(candidate_id="a", text="forty")),
+        Event(candidate_finished=run_event_pb2.CandidateFinished(candidate=RUN.candidates[0])),
+        Event(refinement_started=run_event_pb2.RefinementStarted(model="careful", candidate_ids=["a"])),
+        Event(answer_delta=run_event_pb2.AnswerDelta(text="4", restart=True)),
+        Event(),
+        Event(run_finished=RUN),
+    ]
+    request = gateway_service_pb2.StreamGenerateRequest(generate=Request(request_id="mine", prompt="Why?"))
+    got = [event async for event in stub.StreamGenerate(request)]
+    assert got == [gateway_service_pb2.StreamGenerateResponse.FromString(event.SerializeToString()) for event in orchestrator.events]
+    assert [run.run_id for run in orchestrator.requests] == ["mine"]
+
+
+BAD = {
+    "empty": (Request(), "prompt"),
+    "too long": (Request(prompt="a" * (5 << 20)), "prompt"),
+    "prompt and messages": (Request(prompt="a", messages=[message_pb2.Message(role=USER, text="a")]), "prompt"),
+    "no role": (Request(messages=[message_pb2.Message(text="a")]), "messages[0].role"),
+    "unknown role": (Request(messages=[message_pb2.Message(role=77, text="a")]), "messages[0].role"),  # type: ignore[arg-type]  # that is the point
+    "last is not the user": (Request(messages=[message_pb2.Message(role=USER, text="a"), message_pb2.Message(role=ASSISTANT, text="a")]), "messages[1].role"),
+    "empty text": (Request(messages=[message_pb2.Message(role=USER)]), "messages[0].text"),
+    "very many messages": (Request(messages=[message_pb2.Message(role=USER, text="a")] * 100_000), "messages"),
+    "nine members": (Request(prompt="a", members=[Member(model="quick")] * 9), "members"),
+    "nine calls": (Request(prompt="a", members=[Member(model="quick", samples=3)] * 3), "members"),
+    "temperature 3": (Request(prompt="a", members=[Member(model="quick"), Member(model="quick", temperature=3)]), "members[1].temperature"),
+    "NaN": (Request(prompt="a", generation=Generation(temperature=math.nan)), "generation.temperature"),
+    "infinity": (Request(prompt="a", members=[Member(model="quick", weight=math.inf)]), "members[0].weight"),
+    "weight of 0": (Request(prompt="a", members=[Member(model="quick", weight=0)]), "members[0].weight"),
+    "negative samples": (Request(prompt="a", members=[Member(model="quick", samples=-1)]), "members[0].samples"),
+    "control character": (Request(prompt="ab\x07"), "prompt"),
+    "control character in a persona": (Request(prompt="a", members=[Member(model="quick", persona="\x1b")]), "members[0].persona"),
+    "duplicate ids": (Request(prompt="a", members=[Member(id="x", model="quick"), Member(id="x", model="careful")]), "members[1].id"),
+    "no model": (Request(prompt="a", members=[Member()]), "members[0].model"),
+    "quorum": (Request(prompt="a", options=Options(quorum=4)), "options.quorum"),
+    "quorum of 0": (Request(prompt="a", options=Options(quorum=0)), "options.quorum"),
+    "five stops": (Request(prompt="a", generation=Generation(stop=["a"] * 5)), "generation.stop"),
+    "empty stop": (Request(prompt="a", generation=Generation(stop=["a", ""])), "generation.stop[1]"),
+    "negative grace": (Request(prompt="a", options=Options(straggler_grace=Duration(seconds=-1))), "options.straggler_grace"),
+    "malformed duration": (Request(prompt="a", options=Options(straggler_grace=Duration(seconds=1, nanos=-1))), "options.straggler_grace"),
+    "overflowing nanos": (Request(prompt="a", members=[Member(model="quick", timeout=Duration(nanos=1_000_000_000))]), "members[0].timeout"),
+    "no timeout at all": (Request(prompt="a", members=[Member(model="quick", timeout=Duration())]), "members[0].timeout"),
+    "refiner": (Request(prompt="a", options=Options(refiner=strategy_options_pb2.RefinerMember(timeout=Duration(seconds=3601)))), "options.refiner.model"),
+    "large parameters": (Request(prompt="a", options=Options(parameters=Struct(fields={"a": Value(string_value="a" * 65536)}))), "options.parameters"),
+    "NaN parameter": (Request(prompt="a", options=Options(parameters=Struct(fields={"a": Value(number_value=math.nan)}))), "options.parameters"),
+    "labels": (Request(prompt="a", labels={"A": ""}), "labels"),
+    "many labels": (Request(prompt="a", labels={str(index): "" for index in range(17)}), "labels"),
+    "request id": (Request(prompt="a", request_id="ü"), "request_id"),
+    "cost": (Request(prompt="a", max_cost_micro_usd=0), "max_cost_micro_usd"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_bad_input_is_refused_before_anything_begins(name: str, stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """Each is INVALID_ARGUMENT that names the field, in a stream with its prefix, and the orchestrator hears nothing."""
+    request, field = BAD[name]
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.Generate(request)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations(refusal.value)[0][0] == field
+
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=request)).read()
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations(refusal.value)[0][0] == f"generate.{field}"
+    assert orchestrator.requests == []
+
+
+async def test_many_violations_still_arrive(stub: Stub) -> None:
+    """Of a request with hundreds of bad fields up to 32 are told, and the status survives its way."""
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.Generate(Request(messages=[message_pb2.Message(text="\0")] * 256))
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert 0 < len(violations(refusal.value)) <= 32
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "name"),
+    [
+        (Request(prompt="a", profile="nope"), "profile", "nope"),
+        (Request(prompt="a", members=[Member(model="quick"), Member(model="gone")]), "model", "gone"),
+        (Request(prompt="a", options=Options(refiner=strategy_options_pb2.RefinerMember(model="gone"))), "model", "gone"),
+    ],
+)
+async def test_what_does_not_exist_is_named(request_: Request, kind: str, name: str, stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """An unknown profile or model is NOT_FOUND with its name as a resource."""
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.Generate(request_)
+    assert refusal.value.code() is grpc.StatusCode.NOT_FOUND
+    resource = error_details_pb2.ResourceInfo()
+    for detail in rich(refusal.value).details:
+        detail.Unpack(resource)
+    assert (resource.resource_type, resource.resource_name) == (kind, name)
+    assert orchestrator.requests == []
+
+
+async def test_texts_survive_byte_for_byte(stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """Whatever valid text is asked reaches the orchestrator as it was: code, markup, whitespace, any script."""
+    loop = asyncio.get_running_loop()
+    for text in ("  \t\r\n x \n\n", "<|im_start|>{{x}} ```\n\t\\u0000", "\ufeffé e\u0301 \u202e\U0010ffff\u2028", "a" * (1 << 20)):
+        await stub.Generate(Request(prompt=text))
+        assert orchestrator.requests.pop().messages[0].text == text
+
+    def sent(text: str, persona: str, stop: str) -> orchestrator_service_pb2.RunRequest:
+        request = Request(
+            messages=[message_pb2.Message(role=USER, text=text)], members=[Member(model="quick", persona=persona)], generation=Generation(stop=[stop])
+        )
+        asyncio.run_coroutine_threadsafe(_ask(stub, request), loop).result(30)
+        return orchestrator.requests.pop()
+
+    @settings(max_examples=60, deadline=None)
+    @given(TEXTS, TEXTS, TEXTS)
+    def unaltered(text: str, persona: str, stop: str) -> None:
+        run = sent(text, persona, stop[:256])
+        assert (run.messages[0].text, run.members[0].persona, run.generation.stop[0]) == (text, persona, stop[:256])
+
+    await asyncio.to_thread(unaltered)
+
+
+async def _ask(stub: Stub, request: Request) -> None:
+    await stub.Generate(request)
+
+
+async def test_a_call_without_a_deadline_gets_the_default(fakes: FakeServer, orchestrator: FakeOrchestrator) -> None:
+    """The orchestrator is told the gateway's default less the margin, and never more than that."""
+    async with application(configured(fakes.address, default_deadline="20s", deadline_cap="30s")) as server, calling(server) as stub:
+        await stub.Generate(Request(prompt="a"))
+        _ = [event async for event in stub.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=Request(prompt="a")))]
+    assert all(10 < seconds <= 19.9 for seconds in orchestrator.seconds_left)
+    assert len(orchestrator.seconds_left) == 2
+
+
+async def test_a_deadline_is_passed_on_and_cut_to_the_cap(fakes: FakeServer, orchestrator: FakeOrchestrator) -> None:
+    """A deadline below the cap is passed on less the margin; one above is cut."""
+    async with application(configured(fakes.address, default_deadline="20s", deadline_cap="30s")) as server, calling(server) as stub:
+        await stub.Generate(Request(prompt="a"), timeout=25)
+        await stub.Generate(Request(prompt="a"), timeout=3000)
+    below, above = orchestrator.seconds_left
+    assert 20 < below <= 24.9
+    assert 25 < above <= 29.9
+
+
+@pytest.mark.parametrize("seconds", [0.9, 1.001, 12.01, 100.1])
+async def test_the_run_ends_before_the_caller_gives_up(seconds: float, stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """However gRPC rounds a timeout up on its way, the orchestrator is told less time than the caller has."""
+    await stub.Generate(Request(prompt="a"), timeout=seconds)
+    assert orchestrator.seconds_left[0] <= seconds - 0.01
+
+
+async def ask_once(stub: Stub) -> None:
+    """Ask in one piece."""
+    await stub.Generate(Request(prompt="a"))
+
+
+async def ask_streamed(stub: Stub) -> None:
+    """Ask for events, of which none comes."""
+    await stub.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=Request(prompt="a"))).read()
+
+
+@pytest.mark.parametrize("ask", [ask_once, ask_streamed])
+async def test_the_gateways_own_deadline_ends_a_call(ask: Callable[[Stub], Awaitable[None]], fakes: FakeServer, orchestrator: FakeOrchestrator) -> None:
+    """A caller who sets no deadline is told DEADLINE_EXCEEDED with the stage when the default has passed, and the run is cancelled."""
+    orchestrator.hanging = True
+    async with application(configured(fakes.address, default_deadline="200ms")) as server, calling(server) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refusal:
+            await ask(stub)
+        assert refusal.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        assert rich(refusal.value).details
+        async with asyncio.timeout(10):
+            await orchestrator.cancelled.wait()
+
+
+async def test_a_cancelled_call_cancels_the_run(stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """When the caller goes away, the orchestrator's handler is cancelled."""
+    orchestrator.hanging = True
+    call = stub.Generate(Request(prompt="a"))
+    async with asyncio.timeout(10):
+        await orchestrator.arrived.wait()
+    call.cancel()
+    async with asyncio.timeout(10):
+        await orchestrator.cancelled.wait()
+
+
+@pytest.mark.parametrize("endless", [False, True])
+async def test_a_cancelled_stream_cancels_the_run(endless: bool, stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """When the caller goes away, while events wait for it or while none come, the orchestrator's handler is cancelled."""
+    orchestrator.hanging = True
+    orchestrator.endless = endless
+    orchestrator.events = [Event(answer_delta=run_event_pb2.AnswerDelta(text="a" * 60_000))]
+    call = stub.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=Request(prompt="a")))
+    assert isinstance(await call.read(), gateway_service_pb2.StreamGenerateResponse)
+    call.cancel()
+    async with asyncio.timeout(10):
+        await orchestrator.cancelled.wait()
+
+
+async def test_refusals_pass_through_with_their_details(stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """An error of the orchestrator's reaches the caller as it came, from Generate and in the midst of a stream."""
+    status = status_pb2.Status(code=grpc.StatusCode.FAILED_PRECONDITION.value[0], message="1 of 2 needed candidates succeeded (a: OK, b: PROVIDER_FAILED)")
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="NO_QUORUM", domain="ensemble", metadata={"needed": "2", "succeeded": "1"}))
+    orchestrator.refusal = (grpc.StatusCode.FAILED_PRECONDITION, status.message, status.SerializeToString())
+    orchestrator.events = [Event(run_started=run_event_pb2.RunStarted(run_id="run"))]
+
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.Generate(Request(prompt="a"))
+    assert (refusal.value.code(), refusal.value.details()) == (grpc.StatusCode.FAILED_PRECONDITION, status.message)
+    assert rich(refusal.value) == status
+
+    call = stub.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=Request(prompt="a")))
+    assert isinstance(await call.read(), gateway_service_pb2.StreamGenerateResponse)
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await call.read()
+    assert rich(refusal.value) == status
+
+
+async def test_an_orchestrator_that_is_gone_is_named(stub: Stub, fakes: FakeServer) -> None:
+    """Without an orchestrator a call is UNAVAILABLE and says what cannot be reached."""
+    await fakes.stop()
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.Generate(Request(prompt="a"))
+    assert (refusal.value.code(), refusal.value.details()) == (grpc.StatusCode.UNAVAILABLE, "the orchestrator cannot be reached")
+
+
+async def test_profiles_are_listed_by_name(stub: Stub) -> None:
+    """Each profile is told as a request would get it."""
+    reply = await stub.ListProfiles(gateway_service_pb2.ListProfilesRequest())
+    ours = {profile.name: profile for profile in reply.profiles}
+    assert list(ours) == sorted(ours)
+    assert ours["alone"].strategy == "single"
+    assert ours["default"] == gateway_service_pb2.Profile(
+        name="default",
+        description="Two models, one answer.",
+        strategy="fusion",
+        options=Options(
+            quorum=2,
+            straggler_grace=Duration(seconds=2),
+            panel_share=0.5,
+            refiner=strategy_options_pb2.RefinerMember(model="careful", temperature=0.0),
+            candidate_byte_limit=1024,
+        ),
+        members=[
+            Member(id="careful", model="careful", samples=1, weight=1.0, temperature=0.1, persona="Be strict."),
+            Member(id="quick", model="quick", samples=2, weight=1.0),
+        ],
+    )
+
+
+async def test_models_are_listed_with_what_can_be_had(stub: Stub, limiter: FakeLimiter) -> None:
+    """Each model has its provider, its timeout and the limiter's word; one that the limiter does not know has no state."""
+    state = model_state_pb2.ModelState(model="quick", in_flight=3, limits=[model_state_pb2.LimitLevel(name="concurrency", limit=8, remaining=5)])
+    limiter.states = [state, model_state_pb2.ModelState(model="unheard-of")]
+    reply = await stub.ListModels(gateway_service_pb2.ListModelsRequest())
+    ours = {model.name: model for model in reply.models}
+    assert list(ours) == sorted(ours)
+    assert "unheard-of" not in ours
+    assert ours["careful"] == gateway_service_pb2.Model(name="careful", provider="local", provider_model="careful-1", timeout=Duration(seconds=30))
+    assert ours["quick"].state == state
+
+
+async def test_without_a_limiter_models_cannot_be_listed(stub: Stub, limiter: FakeLimiter, fakes: FakeServer) -> None:
+    """A refusal of the limiter's or its absence is an error, not an empty list; profiles need no limiter."""
+    limiter.refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", b"")
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.ListModels(gateway_service_pb2.ListModelsRequest())
+    assert refusal.value.code() is grpc.StatusCode.UNAVAILABLE
+    await fakes.stop()
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.ListModels(gateway_service_pb2.ListModelsRequest())
+    assert (refusal.value.code(), refusal.value.details()) == (grpc.StatusCode.UNAVAILABLE, "the limiter cannot be reached")
+    assert (await stub.ListProfiles(gateway_service_pb2.ListProfilesRequest())).profiles
