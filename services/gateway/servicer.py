@@ -105,7 +105,7 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
                     provider=model.provider,
                     provider_model=model.provider_model,
                     timeout=to_duration(model.timeouts.total),
-                    state=None,
+                    state=states.get(model.name),
                 )
                 for model in self._models
             ]

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import grpc
@@ -82,14 +82,14 @@ async def test_a_gateway_is_not_ready_before_it_has_reached_the_orchestrator() -
 async def test_a_run_under_way_outlives_the_drain(fakes: FakeServer, orchestrator: FakeOrchestrator) -> None:
     """Leaving the application lets a call that is under way finish, by its channel staying open until the server has drained."""
     orchestrator.hanging = True
-    async with asyncio.timeout(30):
-        running = application(configured(fakes.address, grace="20s"))
-        server = await running.__aenter__()
-        async with calling(server) as stub:
+    async with asyncio.timeout(30), AsyncExitStack() as running:
+        server = await running.enter_async_context(application(configured(fakes.address, grace="5s")))
+        async with calling(server) as stub, watching(server) as watch:
+            await watch.until(SERVING)
             call = stub.Generate(gateway_service_pb2.GenerateRequest(prompt="a"))
             await orchestrator.arrived.wait()
-            leaving = asyncio.create_task(running.__aexit__(None, None, None))
-            await asyncio.sleep(0)
+            leaving = asyncio.create_task(running.aclose())
+            await watch.until(NOT_SERVING)
             orchestrator.finish.set()
             assert (await call).answer == "42"
             await leaving
