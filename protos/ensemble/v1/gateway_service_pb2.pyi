@@ -76,7 +76,7 @@ class GenerateRequest(_message.Message):
     system: _builtins.str
     """Optional; default none. Instructions that stand above the conversation; at most 1 MiB. Refused together with messages."""
     strategy: _builtins.str
-    """Optional; default the profile's. Name of a strategy, for example "single" or "fusion"."""
+    """Optional; default the profile's. Name of a strategy, for example "single" or "fusion"; at most 128 characters."""
     include_candidates: _builtins.bool
     """Optional; default false. Return the candidates' texts, and in a stream their growth."""
     max_cost_micro_usd: _builtins.int
@@ -99,7 +99,9 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Optional; default none. Labels for the caller's own use, at most 16; names 1 to 64 characters of a-z, 0-9, "-" and "_", values at most 256 characters."""
+        """Optional; default none. Labels for the caller's own use, at most 16; names 1 to 64 characters of a-z, 0-9, "-" and "_", values at most 256
+        characters without control characters.
+        """
 
     def __init__(
         self,

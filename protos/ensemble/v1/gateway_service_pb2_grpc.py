@@ -97,7 +97,7 @@ class GatewayServiceServicer:
     def ListModels(self, request, context):
         """Lists the models that are configured, with what is left of their limits and the state of their breakers.
 
-        Errors: UNAVAILABLE (the limiter cannot be reached).
+        Errors: UNAVAILABLE (the limiter cannot be reached), DEADLINE_EXCEEDED (it did not answer in time).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

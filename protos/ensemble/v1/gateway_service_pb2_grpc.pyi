@@ -56,7 +56,7 @@ class GatewayServiceStub:
     ListModels: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListModelsRequest, _gateway_service_pb2.ListModelsResponse]
     """Lists the models that are configured, with what is left of their limits and the state of their breakers.
 
-    Errors: UNAVAILABLE (the limiter cannot be reached).
+    Errors: UNAVAILABLE (the limiter cannot be reached), DEADLINE_EXCEEDED (it did not answer in time).
     """
 
 @_typing.type_check_only
@@ -87,7 +87,7 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     ListModels: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListModelsRequest, _gateway_service_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the models that are configured, with what is left of their limits and the state of their breakers.
 
-    Errors: UNAVAILABLE (the limiter cannot be reached).
+    Errors: UNAVAILABLE (the limiter cannot be reached), DEADLINE_EXCEEDED (it did not answer in time).
     """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -139,7 +139,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_gateway_service_pb2.ListModelsResponse, _abc.Awaitable[_gateway_service_pb2.ListModelsResponse]]:
         """Lists the models that are configured, with what is left of their limits and the state of their breakers.
 
-        Errors: UNAVAILABLE (the limiter cannot be reached).
+        Errors: UNAVAILABLE (the limiter cannot be reached), DEADLINE_EXCEEDED (it did not answer in time).
         """
 
 def add_GatewayServiceServicer_to_server(servicer: GatewayServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -51,7 +51,7 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_NOT_STARTED: _Outcome.ValueType  # 13
     """The call was never begun: the run ended first, or an earlier member had answered."""
     OUTCOME_CANCELLED: _Outcome.ValueType  # 14
-    """The caller went away while the call was under way."""
+    """The run ended while the call was under way: the caller went away, or the quorum was out of reach."""
     OUTCOME_LIMITER_UNAVAILABLE: _Outcome.ValueType  # 15
     """The limiter could not be reached, so no permit could be had."""
 
@@ -87,7 +87,7 @@ OUTCOME_CONTENT_FILTERED: Outcome.ValueType  # 12
 OUTCOME_NOT_STARTED: Outcome.ValueType  # 13
 """The call was never begun: the run ended first, or an earlier member had answered."""
 OUTCOME_CANCELLED: Outcome.ValueType  # 14
-"""The caller went away while the call was under way."""
+"""The run ended while the call was under way: the caller went away, or the quorum was out of reach."""
 OUTCOME_LIMITER_UNAVAILABLE: Outcome.ValueType  # 15
 """The limiter could not be reached, so no permit could be had."""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015

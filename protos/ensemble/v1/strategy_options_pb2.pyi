@@ -33,7 +33,7 @@ class StrategyOptions(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     quorum: _builtins.int
     """Optional; default the strategy's (fusion: the larger of 2 and half the calls, rounded up; single: 1). How many good answers are enough; 1 to the number
-    of calls in the panel.
+    of calls in the panel. A profile's quorum is lowered to a smaller panel that the request brings.
     """
     panel_share: _builtins.float
     """Optional; default 0.6. Share of the time left that the panel may spend, without unit; above 0, at most 1."""
@@ -47,11 +47,11 @@ class StrategyOptions(_message.Message):
 
     @_builtins.property
     def refiner(self) -> Global___RefinerMember:
-        """Optional; default the profile's. The model that writes the one answer, and how it is asked. Its id, samples, weight and persona have no meaning here."""
+        """Optional; default the profile's. The model that writes the one answer, and how it is asked."""
 
     @_builtins.property
     def parameters(self) -> _struct_pb2.Struct:
-        """Optional; default none. Options that one strategy alone understands, by their names in its documentation."""
+        """Optional; default none. Options that one strategy alone understands, by their names in its documentation; at most 64 KiB, finite numbers only."""
 
     def __init__(
         self,

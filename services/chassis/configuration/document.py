@@ -65,7 +65,7 @@ def read_document(content: bytes, source: str) -> Document:
     if len(content) > MOST_BYTES:
         return _broken(f"is larger than {MOST_BYTES} bytes", source)
     try:
-        text = content.decode("utf-8-sig")
+        text = content.decode()  # A byte order mark is left to the library, which skips it.
     except UnicodeDecodeError as error:
         return _broken(f"is not UTF-8 at byte {error.start}", source)
     try:

@@ -4,13 +4,13 @@ Two underscores part the steps of the path. Steps are compared without regard to
 name can hold: ENSEMBLE__MODELS__GPT_5__TIMEOUT=30s sets the timeout of the model "gpt-5". A name that is new is taken in lower case. Entries of lists have no
 variables of their own; the list is given as a whole.
 
-A setting that is text takes the variable as it stands; anything else is read as YAML. An empty variable is null for everything but required text.
+A setting that is text takes the variable as it stands; anything else is read as YAML. An empty variable is null, which takes an optional setting back.
 """
 
 from collections.abc import Iterator, Mapping
 
 from services.chassis.configuration.document import read_document
-from services.chassis.configuration.merge import Layer
+from services.chassis.configuration.merge import Layer, merge
 from services.chassis.configuration.problems import Problem, written_path
 from services.chassis.configuration.schema_keys import kind_at, known_keys
 
@@ -37,6 +37,7 @@ def environment_layers(environ: Mapping[str, str], below: Mapping[str, object]) 
                 problems.append(Problem(path=written_path(path), message=refusal, source=variable))
             else:
                 layers.append(Layer(name=variable, tree=_tree(path, value)))
+                below = merge(below, layers[-1].tree)
     return layers, problems
 
 

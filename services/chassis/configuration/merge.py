@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.chassis.configuration.problems import Path
+from services.chassis.configuration.schema_keys import known_keys
 
 _REPLACED_WHOLE = frozenset({"api_key"})
 """A reference is one value in the form of a mapping: a file from above and a variable from below make no sense together."""
@@ -49,10 +50,11 @@ def merge(lower: Mapping[str, object], upper: Mapping[str, object]) -> dict[str,
 
 
 def merged_tree(layers: Sequence[Layer]) -> dict[str, object]:
-    """Return the layers put over each other, the first one lowest, without what is null or removed."""
+    """Return the layers put over each other, the first one lowest, without sections that say nothing and entries that were removed."""
+    sections = known_keys(())
     tree: dict[str, object] = {}
     for layer in layers:
-        tree = merge(tree, {section: value for section, value in layer.tree.items() if value is not None})
+        tree = merge(tree, {section: value for section, value in layer.tree.items() if value is not None or section not in sections})
     for section in _NAMED:
         entries = tree.get(section)
         if isinstance(entries, Mapping):

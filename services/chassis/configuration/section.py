@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,59}")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9_.*-]+):(?P<port>[0-9]{1,5})|unix:[!-~]+")
 _TARGET = re.compile(r"[!-~]+")
-_NOT_PRINTABLE = re.compile(r"[^ -~]")
+_NOT_VISIBLE = re.compile(r"[^!-~]")
 
 
 class Section(BaseModel):
@@ -65,7 +65,7 @@ def _url(*schemes: str, bare: bool) -> Callable[[str], str]:
             port = parts.port
         except ValueError:
             parts, port = urlsplit(""), 0
-        if _NOT_PRINTABLE.search(url) or " " in url or parts.scheme not in schemes or not parts.hostname or port == 0:
+        if _NOT_VISIBLE.search(url) or parts.scheme not in schemes or not parts.hostname or port == 0:
             raise PydanticCustomError("url", "must be a URL that begins with {words}", {"words": words})
         if "@" in parts.netloc or parts.query or parts.fragment:
             # Any of the three may be a credential; the message must not show which text it was.

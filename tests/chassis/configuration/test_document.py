@@ -51,6 +51,7 @@ def test_scalars_mean_what_the_core_schema_says(text: str, value: object) -> Non
 def test_each_value_has_its_place() -> None:
     """The place of a setting is that of its key, the place of an entry that of its value, counted from 1."""
     places = read_document(b"\xef\xbb\xbfa:\n  b: 1\n  c:\n    - x\n    - {d: y}\n", "f").places
+    assert places["a",] == "line 1, column 1"
     assert places["a", "b"] == "line 2, column 3"
     assert places["a", "c", 1] == "line 5, column 7"
     assert places["a", "c", 1, "d"] == "line 5, column 8"

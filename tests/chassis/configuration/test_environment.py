@@ -83,8 +83,13 @@ def test_two_names_that_a_variable_cannot_tell_apart_are_refused(refused: Refuse
 
 def test_a_longer_path_stands_over_a_shorter_one() -> None:
     """A mapping given as a whole is refined by a variable for one of its keys, whatever their order."""
-    for environ in ({"ENSEMBLE__A": "{b: 1, c: 2}", "ENSEMBLE__A__B": "3"}, {"ENSEMBLE__A__B": "3", "ENSEMBLE__A": "{b: 1, c: 2}"}):
+    for environ in ({"ENSEMBLE__A": "{b: 1, c: 2}", "ENSEMBLE__A__B": "3"}, {"ENSEMBLE__A__B": "3", "ENSEMBLE__a": "{b: 1, c: 2}"}):
         assert tree_of(environ) == {"a": {"b": 3, "c": 2}}
+
+
+def test_a_name_given_by_one_variable_is_found_by_another() -> None:
+    """A name keeps the spelling it was given in the value of a variable with a shorter path."""
+    assert tree_of({"ENSEMBLE__MODELS": "{Tiny-1: {b: 1}}", "ENSEMBLE__MODELS__TINY_1__B": "2"}) == {"models": {"Tiny-1": {"b": 2}}}
 
 
 def test_unknown_settings_are_refused_with_the_nearest(refused: Refused) -> None:

@@ -103,7 +103,7 @@ def test_the_error_s_text_has_a_line_for_each_problem(load: Load) -> None:
     """The text of the error is what a person is shown: path, source and words."""
     with pytest.raises(ConfigurationError) as caught:
         load(environ={"ENSEMBLE__GATEWAY__GRACE": "1", "ENSEMBLE__GATEWAY__LISTEN": "x", "ENSEMBLE__": "1"})
-    assert sorted(str(caught.value).splitlines())[0] == "configuration (ENSEMBLE__): must be ENSEMBLE__SECTION__KEY"
+    assert min(str(caught.value).splitlines()) == "configuration (ENSEMBLE__): must be ENSEMBLE__SECTION__KEY"
     assert len(str(caught.value).splitlines()) == 3
 
 
@@ -133,7 +133,7 @@ def test_a_configuration_cannot_be_changed(load: Load) -> None:
     """Sections, mappings and lists are all read-only."""
     configuration: Configuration = load()
     with pytest.raises(ValueError, match="frozen"):
-        configuration.gateway.listen = "x"  # type: ignore[misc]  # This is what must fail.
+        configuration.gateway.listen = "x"
     with pytest.raises(TypeError):
         configuration.models["other"] = configuration.models["smollm2"]  # type: ignore[index]  # This is what must fail.
     assert isinstance(configuration.profiles["default"].members, tuple)

@@ -5,8 +5,9 @@ import traceback
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from services.chassis.configuration import ConfigurationError, configuration_hash, load_configuration, render
+from services.chassis.configuration import Configuration, ConfigurationError, configuration_hash, load_configuration, render
 from services.chassis.configuration.secret_references import MOST_SECRET_BYTES
 from tests.chassis.configuration.conftest import Load, Refused
 
@@ -181,6 +182,16 @@ def test_a_refusal_beside_a_secret_does_not_show_it(tmp_path: Path, api_key: str
     assert error.__context__ is None
     shown = (str(error), repr(error), repr(error.problems), "".join(traceback.format_exception(error)), str(pickle.dumps(error.problems)))
     assert not any(SECRET in each for each in shown)
+
+
+@pytest.mark.parametrize(
+    "tree", [{"gateway": {"grace": SECRET}}, {"gateway": SECRET}, {"providers": {"p": {"kind": SECRET, "base_url": SECRET, "api_key": SECRET}}}]
+)
+def test_the_library_s_own_refusal_does_not_show_values(tree: dict[str, object]) -> None:
+    """Whoever validates a tree without our loader meets an error that repeats no value either."""
+    with pytest.raises(ValidationError) as caught:
+        Configuration.model_validate(tree)
+    assert SECRET not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", [f"https://user:{SECRET}@x", f"https://x?key={SECRET}", f"https://x y{SECRET}"])
