@@ -10,6 +10,7 @@
     |-- NoQuorum              fewer candidates than needed
     |-- DeadlineSpent         nothing to show in time
     |-- DependencyUnavailable another service cannot be reached
+    |-- Unsupported           a part of the contract that this version does not serve
     `-- RemoteError           another service's refusal, passed on as it came
 
 They are plain data, raised where they are known; `services.chassis.status` alone knows what becomes of each on the wire.
@@ -114,6 +115,14 @@ class DependencyUnavailable(EnsembleError):
         super().__init__(f"the {service} cannot be reached")
         self.service = service
         self.retry_after_seconds = retry_after_seconds
+
+
+class Unsupported(EnsembleError):
+    """A part of the contract that this version does not serve yet."""
+
+    def __init__(self, rpc: str) -> None:
+        super().__init__(f"{rpc} is not served by this version")
+        self.rpc = rpc
 
 
 class RemoteError(EnsembleError):

@@ -25,6 +25,7 @@ from services.chassis.errors import (
     QuotaExhausted,
     RemoteError,
     Unauthenticated,
+    Unsupported,
 )
 
 DOMAIN = "ensemble"
@@ -190,5 +191,6 @@ _TABLE: Mapping[type, _Row] = {
     NoQuorum: _Row(_quorum_code, lambda _: "NO_QUORUM", _quorum_metadata, _retry_info),
     DeadlineSpent: _Row(_fixed(Code.DEADLINE_EXCEEDED), lambda _: "DEADLINE_SPENT", _attribute("stage"), lambda _: []),
     DependencyUnavailable: _Row(_fixed(Code.UNAVAILABLE), _unavailable_reason, _attribute("service"), _retry_info),
+    Unsupported: _Row(_fixed(Code.UNIMPLEMENTED), lambda _: "UNSUPPORTED", _attribute("rpc"), lambda _: []),
     EnsembleError: _Row(_fixed(Code.INTERNAL), lambda _: "INTERNAL", lambda _: {}, lambda _: []),
 }

@@ -1,12 +1,12 @@
 """LimiterService on the wire."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import grpc
 
 from ensemble.v1 import limiter_service_pb2, limiter_service_pb2_grpc, permit_pb2
-from services.chassis.errors import FieldViolation
+from services.chassis.errors import FieldViolation, Unsupported
 from services.limiter import validation
 from services.limiter.store import Store
 from services.limiter.validation import refuse
@@ -17,7 +17,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
-    """Translates and checks; the store decides. What this version does not serve yet answers UNIMPLEMENTED by inheritance."""
+    """Translates and checks; the store decides."""
 
     def __init__(self, store: Store, longest_lease_seconds: float) -> None:
         self._store = store
@@ -64,6 +64,17 @@ class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
         refuse(validation.count_violations("models", request.models, validation.MOST_MODELS, least=0))
         return limiter_service_pb2.GetStateResponse(models=[state_to_proto(state) for state in self._store.state(request.models)])
 
+    async def WatchState(
+        self, request: limiter_service_pb2.WatchStateRequest, context: Context
+    ) -> AsyncIterator[limiter_service_pb2.WatchStateResponse]:
+        """Not served yet."""
+        for response in _unsupported("WatchState"):
+            yield response
+
+    async def SetOverride(self, request: limiter_service_pb2.SetOverrideRequest, context: Context) -> limiter_service_pb2.SetOverrideResponse:
+        """Not served yet."""
+        raise Unsupported("SetOverride")
+
     def _acquire_violations(self, request: limiter_service_pb2.AcquirePermitsRequest) -> Iterator[FieldViolation]:
         yield from validation.name_violations("request_id", request.request_id)
         yield from validation.name_violations("tenant", request.tenant, required=False)
@@ -82,6 +93,11 @@ class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
         # A longer lease than the longest is cut by the store, not refused: callers ask for what they would like.
         if seconds < validation.LEAST_LEASE_SECONDS:
             yield FieldViolation(field="lease_ttl", description=f"must be at least 1 ms and is cut to {self._longest_lease:g} s")
+
+
+def _unsupported(rpc: str) -> list[limiter_service_pb2.WatchStateResponse]:
+    # A handler of a stream must be a generator; this lets it be one that yields nothing.
+    raise Unsupported(rpc)
 
 
 def _report_violations(request: limiter_service_pb2.ReportOutcomesRequest) -> Iterator[FieldViolation]:

@@ -1,0 +1,67 @@
+# Every target sets up what it needs; Python 3.11 or later and make are enough.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+UV_VENV := .cache/uv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test up bench check lint type proto proto-check breaking lock-check lock clean
+
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Make .venv with everything, at the locked versions
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## Ask a real question of a real local model, through all four services
+	@$(BIN)/ensemble demo
+
+up: $(STAMP) ## Run the four services on 127.0.0.1:50051-50054
+	@$(BIN)/ensemble up
+
+test: $(STAMP) ## Run all tests, with branch coverage
+	@rm -f .coverage .coverage.*
+	$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+bench: $(STAMP) ## Measure the main job beside a naive client
+	@$(BIN)/python -m bench
+
+check: lint type proto-check breaking lock-check ## Everything that guards main except the tests
+
+lint: $(STAMP) ## Style of the Python code and of the protos
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+
+type: $(STAMP) ## Static types, strictly
+	$(BIN)/mypy
+
+proto: $(STAMP) ## Generate the code of the protos
+	$(BIN)/python scripts/generate.py protos
+
+proto-check: $(STAMP) ## Check that the generated code is fresh
+	$(BIN)/python scripts/generate.py --check protos
+
+breaking: $(STAMP) ## Check that the protos still understand callers of main
+	$(BIN)/python scripts/breaking.py
+
+lock-check: $(STAMP) ## Check that the lock files name no host and cover pyproject.toml
+	$(BIN)/python scripts/lock_check.py
+
+lock: $(STAMP) ## Resolve the lock files anew (add ARGS=--upgrade for newer versions)
+	@test -x $(UV_VENV)/bin/uv || { $(PYTHON) -m venv $(UV_VENV) && $(UV_VENV)/bin/python -m pip install --quiet uv; }
+	$(BIN)/python scripts/lock.py $(UV_VENV)/bin/uv $(ARGS)
+
+clean: ## Remove everything that was made
+	rm -rf $(VENV) .cache build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,93 @@
+"""The four services as real gRPC servers in one process, with the embedded model beside them where a profile asks for it."""
+
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from services.chassis.configuration import Configuration
+from services.chassis.server import RunningServer
+from services.cli import local_model
+from services.gateway.app import application as gateway
+from services.limiter.app import application as limiter
+from services.orchestrator.app import application as orchestrator
+from services.refiner.app import application as refiner
+
+LOCAL_PROVIDER = "local"
+PACKAGED_URL = "http://127.0.0.1:50060/v1"
+"""Where the packaged configuration says that the embedded model is; whoever says otherwise runs his own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """Four services that serve."""
+
+    gateway: RunningServer
+    orchestrator: RunningServer
+    limiter: RunningServer
+    refiner: RunningServer
+    model_url: str | None
+    """The embedded model's base URL; None where it does not run."""
+
+    def addresses(self) -> Mapping[str, str]:
+        """Return where each service listens."""
+        return {name: getattr(self, name).address for name in ("gateway", "orchestrator", "limiter", "refiner")}
+
+
+@asynccontextmanager
+async def running(configuration: Configuration, *, port_base: int | None = None, embedded_model: bool = True) -> AsyncIterator[Running]:
+    """Run the services while the context is open; they stop in the reverse order, each draining first.
+
+    `port_base` puts them on that port of 127.0.0.1 and the next three; 0 takes any that are free; None takes the configured addresses. Raises `CannotListenError`
+    or, for the embedded model, `CommandError`.
+    """
+    async with AsyncExitStack() as stack:
+        url = None
+        if embedded_model and wants_embedded_model(configuration):
+            url = await stack.enter_async_context(local_model.local_model(50060 if port_base is None else 0))
+            configuration = _with_model_at(configuration, url)
+        listen = _listen(port_base)
+        # From the inside out, so that each knows the real addresses of those it calls.
+        permits = await stack.enter_async_context(limiter(configuration, listen=listen["limiter"]))
+        configuration = _section(configuration, "refiner", limiter=permits.address)
+        refining = await stack.enter_async_context(refiner(configuration, listen=listen["refiner"]))
+        configuration = _section(configuration, "orchestrator", limiter=permits.address, refiner=refining.address)
+        runs = await stack.enter_async_context(orchestrator(configuration, listen=listen["orchestrator"]))
+        configuration = _section(configuration, "gateway", limiter=permits.address, orchestrator=runs.address)
+        front = await stack.enter_async_context(gateway(configuration, listen=listen["gateway"]))
+        yield Running(gateway=front, orchestrator=runs, limiter=permits, refiner=refining, model_url=url)
+
+
+def wants_embedded_model(configuration: Configuration) -> bool:
+    """Whether a profile uses the packaged local provider, and it can be had or nothing else would answer."""
+    provider = configuration.providers.get(LOCAL_PROVIDER)
+    if provider is None or provider.base_url != PACKAGED_URL:
+        return False
+    if local_model.installed():
+        return any(_uses_local(configuration, name) for name in configuration.profiles)
+    if "default" in configuration.profiles and _uses_local(configuration, "default"):
+        return True
+    print("the embedded model is not installed; profiles that use it will fail", file=sys.stderr)  # noqa: T201 - for the person at the terminal
+    return False
+
+
+def _uses_local(configuration: Configuration, profile: str) -> bool:
+    section = configuration.profiles[profile]
+    models = [member.model for member in section.members] + ([section.refiner.model] if section.refiner is not None else [])
+    return any(configuration.models[model].provider == LOCAL_PROVIDER for model in models)
+
+
+def _with_model_at(configuration: Configuration, url: str) -> Configuration:
+    provider = configuration.providers[LOCAL_PROVIDER].model_copy(update={"base_url": url})
+    return configuration.model_copy(update={"providers": {**configuration.providers, LOCAL_PROVIDER: provider}})
+
+
+def _section(configuration: Configuration, name: str, **addresses: str) -> Configuration:
+    return configuration.model_copy(update={name: getattr(configuration, name).model_copy(update=addresses)})
+
+
+def _listen(port_base: int | None) -> dict[str, str | None]:
+    names = ("gateway", "orchestrator", "limiter", "refiner")
+    if port_base is None:
+        return dict.fromkeys(names)
+    return {name: f"127.0.0.1:{port_base + offset if port_base else 0}" for offset, name in enumerate(names)}
