@@ -75,7 +75,7 @@ class Progress:
         if self._spoken:
             write_answer("\n", self._answer)
         else:
-            write_answer(answer + "\n" if self._answer.isatty() else answer, self._answer)
+            write_answer(answer + "\n", self._answer)
 
     def _say(self, line: str) -> None:
         if self._live is None:

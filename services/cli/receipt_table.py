@@ -18,7 +18,7 @@ _SOURCES = {
 def print_receipt(console: Console, response: gateway_service_pb2.GenerateResponse) -> None:
     """Print what each call did, what it cost, and how the answer came about."""
     table = Table(title="Receipt", title_justify="left")
-    for heading in ("call", "model", "outcome", "first token", "latency", "tokens in", "out", "cost"):
+    for heading in ("call", "model", "outcome", "first text", "latency", "tokens", "cost"):
         table.add_column(heading, justify="left" if heading in {"call", "model", "outcome"} else "right")
     for call in response.receipt.calls:
         table.add_row(
@@ -27,9 +27,8 @@ def print_receipt(console: Console, response: gateway_service_pb2.GenerateRespon
             plain(outcome(call)),
             seconds(call.time_to_first_token) if call.HasField("time_to_first_token") else "",
             seconds(call.latency) if call.HasField("latency") else "",
-            count(call.usage.input_tokens, call.usage),
-            count(call.usage.output_tokens, call.usage),
-            money(call.cost),
+            tokens(call.usage),
+            dollars(call.cost),
         )
     console.print(table)
     receipt = response.receipt
@@ -60,9 +59,17 @@ def seconds(duration: Duration) -> str:
     return f"{duration.seconds + duration.nanos / 1e9:.3f} s"
 
 
-def count(tokens: int, usage: receipt_pb2.Usage) -> str:
-    """Return a token count, marked where it is an estimate."""
-    return "" if not (usage.input_tokens or usage.output_tokens) else f"{'~' if usage.estimated else ''}{tokens}"
+def tokens(usage: receipt_pb2.Usage) -> str:
+    """Return tokens in and out, marked where one is an estimate; nothing where none were used."""
+    if not (usage.input_tokens or usage.output_tokens):
+        return ""
+    return f"{'~' if usage.estimated else ''}{usage.input_tokens}+{usage.output_tokens}"
+
+
+def dollars(cost: receipt_pb2.Cost) -> str:
+    """Return an amount, marked where it rests on an estimate; nothing where none is known."""
+    mark = "~" if cost.source == receipt_pb2.COST_SOURCE_ESTIMATE else ""
+    return "" if cost.source not in _SOURCES else f"{mark}${cost.micro_usd / 1e6:.6f}"
 
 
 def money(cost: receipt_pb2.Cost) -> str:

@@ -63,7 +63,8 @@ class Fuser:
                 on_answer(text, False)
 
         completion = await self._write(refinement, _messages(refinement, prompt, block, nonce), deadline.minus(RETURN_MARGIN_SECONDS), listen)
-        if completion.ok:
+        # An answer with the code in it repeats the frame around the drafts, so it is none.
+        if completion.ok and nonce not in completion.text:
             return Refined(
                 answer=completion.text,
                 provenance=Provenance(
@@ -105,12 +106,19 @@ class Fuser:
 
 
 def _messages(refinement: Refinement, prompt: Prompt, block: CandidateBlock, nonce: str) -> tuple[Message, ...]:
-    """Our instructions first, then the conversation as it was, then the drafts as the last user message: data, not instructions."""
+    """Our instructions, the caller's own, the drafts as data, then the conversation as it was, so that its last message is what is replied to.
+
+    With the drafts at the end, small models go on writing drafts instead of a reply (seen with SmolLM2-135M).
+    """
     instructions = prompt.template.replace("{open}", OPEN).replace("{close}", CLOSE).replace("{nonce}", nonce)
+    conversation = refinement.messages
+    leading = next((position for position, message in enumerate(conversation) if message.role is not Role.SYSTEM), len(conversation))
     return (
         Message(role=Role.SYSTEM, text=instructions),
-        *refinement.messages,
-        Message(role=Role.USER, text=f"The drafts:\n\n{block.text}\n\nNow write the one reply."),
+        *conversation[:leading],
+        Message(role=Role.USER, text=f"Drafts of a reply to my last message below:\n\n{block.text}"),
+        Message(role=Role.ASSISTANT, text="I will weigh them and write one reply of my own."),
+        *conversation[leading:],
     )
 
 

@@ -40,15 +40,15 @@ def _refine(bench: Bench, refinement: Refinement = REFINEMENT, *, seconds: float
 
 
 def test_the_writer_sees_instructions_conversation_and_drafts_as_data() -> None:
-    """Ours first, the conversation untouched, then one user message with the anonymous drafts between delimiters with this prompt's code."""
+    """Ours first, then one user message with the anonymous drafts between delimiters with this prompt's code, then the conversation untouched."""
     bench = Bench()
     refined = _refine(bench)
     (request,) = bench.chat.requests
     roles = [message.role for message in request.messages]
-    assert roles == [Role.SYSTEM, Role.USER, Role.USER]
+    assert roles == [Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER]
     assert "n0nce" in request.messages[0].text
-    assert request.messages[1] == QUESTION[0]
-    drafts = request.messages[2].text
+    assert request.messages[-1] == QUESTION[0]
+    drafts = request.messages[1].text
     assert drafts.count("n0nce") == 4
     assert "Paris." in drafts
     assert "left" not in drafts
@@ -71,7 +71,7 @@ def test_each_prompt_has_a_code_of_its_own() -> None:
 
     bench = Bench()
     run_virtual(scenario(bench))
-    first, second = (request.messages[-1].text for request in bench.chat.requests)
+    first, second = (request.messages[1].text for request in bench.chat.requests)
     assert first != second
 
 
@@ -160,3 +160,12 @@ def test_the_callers_sampling_holds_where_the_writer_says_nothing() -> None:
     sampling = Sampling(temperature=1.5, max_output_tokens=33, stop=("END",), seed=4)
     _refine(bench, replace(REFINEMENT, sampling=sampling, messages=(Message(role=Role.SYSTEM, text="s"), *QUESTION)))
     assert bench.chat.requests[0].sampling == replace(sampling, temperature=0.2)
+    # The caller's own instructions stay in front of the drafts.
+    assert [message.role for message in bench.chat.requests[0].messages] == [Role.SYSTEM, Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER]
+
+
+def test_an_echo_of_the_frame_is_no_answer() -> None:
+    """A writer that repeats the delimiters, code and all, has not written a reply; the fallback takes over."""
+    refined = _refine(Bench(chat=ScriptedChat(replies={"w": Reply(text="<<<DRAFT 3 n0nce\nParis.")})))
+    assert refined.provenance.method is Method.FALLBACK
+    assert refined.degradations == (Degradation.REFINER_FAILED,)
