@@ -43,15 +43,20 @@ class GrpcRefiner:
 
     async def _stream(self, request: refiner_service_pb2.RefineRequest, deadline: Deadline, on_answer: OnAnswer) -> Refined:
         call = self._stub.StreamRefine(refiner_service_pb2.StreamRefineRequest(refinement=request), timeout=timeout_for(deadline))
+        refined: Refined | None = None
         try:
+            # Read to the very end: a stream that is left after its last event counts as cancelled on both sides.
             async for event in call:
                 if event.HasField("finished"):
-                    return refined_from_proto(event.finished)
-                on_answer(event.answer_delta.text, event.answer_delta.restart)
+                    refined = refined_from_proto(event.finished)
+                else:
+                    on_answer(event.answer_delta.text, event.answer_delta.restart)
         finally:
-            # Leaving the loop does not end the stream by itself; the refiner would go on, and so would the writer it pays.
+            # Leaving the loop early does not end the stream by itself; the refiner would go on, and so would the writer it pays.
             call.cancel()
-        raise DependencyUnavailable("refiner")
+        if refined is None:
+            raise DependencyUnavailable("refiner")
+        return refined
 
 
 @asynccontextmanager
