@@ -48,7 +48,7 @@ _STATUS_OF_CODE: Mapping[str, int] = {
     "timeout": 504,
 }
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient_credits"})
-_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation", "responsible_ai_policy_violation"})
+_FILTER_CODES = frozenset({"content_filter", "content_policy_violation", "moderation", "responsibleaipolicyviolation"})
 _SIZE_CODES = frozenset({"request_too_large", "context_length_exceeded", "string_above_max_length"})
 
 
