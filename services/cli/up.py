@@ -38,8 +38,8 @@ class Running:
 async def running(configuration: Configuration, *, port_base: int | None = None, embedded_model: bool = True) -> AsyncIterator[Running]:
     """Run the services while the context is open; they stop in the reverse order, each draining first.
 
-    `port_base` puts them on that port of 127.0.0.1 and the next three; 0 takes any that are free; None takes the configured addresses. Raises `CannotListenError`
-    or, for the embedded model, `CommandError`.
+    `port_base` puts them on that port of 127.0.0.1 and the next three; 0 takes any that are free; None takes the configured addresses. Raises
+    `CannotListenError` or, for the embedded model, `CommandError`.
     """
     async with AsyncExitStack() as stack:
         url = None

@@ -101,7 +101,7 @@ class Breaker:
             self._open(now)
 
     def record(
-        self, permit_id: str, generation: int, result: CallResult, latency_seconds: float | None, retry_after_seconds: float | None, now: int
+        self, permit_id: str, generation: int, result: CallResult, *, latency_seconds: float | None, retry_after_seconds: float | None, now: int
     ) -> None:
         """Take a report into account."""
         probe = self._probes.pop(permit_id, None) is not None

@@ -61,13 +61,9 @@ class Gate:
         self._uniform = uniform
         self.breaker = Breaker(limits.breaker, now, uniform)
         self._requests = (
-            None
-            if limits.requests_per_minute is None
-            else Bucket(per_minute=limits.requests_per_minute, capacity=limits.request_capacity, now=now)
+            None if limits.requests_per_minute is None else Bucket(per_minute=limits.requests_per_minute, capacity=limits.request_capacity, now=now)
         )
-        self._tokens = (
-            None if limits.tokens_per_minute is None else Bucket(per_minute=limits.tokens_per_minute, capacity=limits.tokens_per_minute, now=now)
-        )
+        self._tokens = None if limits.tokens_per_minute is None else Bucket(per_minute=limits.tokens_per_minute, capacity=limits.tokens_per_minute, now=now)
         self._lease_ends: dict[str, int] = {}
         self._end_heap: list[tuple[int, str]] = []
         self._backoff_until = 0
@@ -138,7 +134,7 @@ class Gate:
                 self._tokens.refund(entry.tokens, entry.tokens.units - used_tokens)
         self._heed(result, retry_after_seconds, now)
         self.breaker.tick(now)
-        self.breaker.record(permit_id, entry.generation, result, latency_seconds, retry_after_seconds, now)
+        self.breaker.record(permit_id, entry.generation, result, latency_seconds=latency_seconds, retry_after_seconds=retry_after_seconds, now=now)
         if self.breaker.ramp is not None and self.breaker.ramp >= self._limits.concurrency:
             self.breaker.ramp = None
 

@@ -116,9 +116,7 @@ class MemoryStore:
             self._commit(request, decisions, fresh, now)
         unheld = {record.permit.permit_id for record in fresh} if not enough else set()
         return AcquireReply(
-            decisions=tuple(
-                self._denial(spec, decision, unheld, dry_run=request.dry_run) for spec, decision in zip(request.specs, decisions, strict=True)
-            )
+            decisions=tuple(self._denial(spec, decision, unheld, dry_run=request.dry_run) for spec, decision in zip(request.specs, decisions, strict=True))
         )
 
     def report(self, outcomes: Sequence[PermitOutcome]) -> tuple[Settlement, ...]:

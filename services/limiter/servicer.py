@@ -23,16 +23,12 @@ class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
         self._store = store
         self._longest_lease = longest_lease_seconds
 
-    async def AcquirePermits(
-        self, request: limiter_service_pb2.AcquirePermitsRequest, context: Context
-    ) -> limiter_service_pb2.AcquirePermitsResponse:
+    async def AcquirePermits(self, request: limiter_service_pb2.AcquirePermitsRequest, context: Context) -> limiter_service_pb2.AcquirePermitsResponse:
         """Decide a batch of permits in one indivisible step."""
         refuse(self._acquire_violations(request))
         return reply_to_proto(self._store.acquire(acquire_from_proto(request)))
 
-    async def ReportOutcomes(
-        self, request: limiter_service_pb2.ReportOutcomesRequest, context: Context
-    ) -> limiter_service_pb2.ReportOutcomesResponse:
+    async def ReportOutcomes(self, request: limiter_service_pb2.ReportOutcomesRequest, context: Context) -> limiter_service_pb2.ReportOutcomesResponse:
         """Settle a batch of permits and feed the breakers."""
         refuse(_report_violations(request))
         settlements = self._store.report([outcome_from_proto(outcome) for outcome in request.outcomes])
@@ -51,9 +47,7 @@ class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
             ]
         )
 
-    async def ReleasePermits(
-        self, request: limiter_service_pb2.ReleasePermitsRequest, context: Context
-    ) -> limiter_service_pb2.ReleasePermitsResponse:
+    async def ReleasePermits(self, request: limiter_service_pb2.ReleasePermitsRequest, context: Context) -> limiter_service_pb2.ReleasePermitsResponse:
         """Give permits back unused."""
         refuse(validation.permit_id_violations(request.permit_ids))
         settlements = self._store.release(request.permit_ids)
@@ -64,9 +58,7 @@ class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
         refuse(validation.count_violations("models", request.models, validation.MOST_MODELS, least=0))
         return limiter_service_pb2.GetStateResponse(models=[state_to_proto(state) for state in self._store.state(request.models)])
 
-    async def WatchState(
-        self, request: limiter_service_pb2.WatchStateRequest, context: Context
-    ) -> AsyncIterator[limiter_service_pb2.WatchStateResponse]:
+    async def WatchState(self, request: limiter_service_pb2.WatchStateRequest, context: Context) -> AsyncIterator[limiter_service_pb2.WatchStateResponse]:
         """Not served yet."""
         for response in _unsupported("WatchState"):
             yield response

@@ -76,11 +76,11 @@ class OpenAIEndpoint:
     async def complete(self, request: ChatRequest, on_text: OnText | None = None) -> ChatResult:
         """Complete one chat; return how it ended. Raises only CancelledError, after the connection is closed."""
         call = _Call(request, on_text, self._clock)
+        total = asyncio.timeout(request.timeouts.total)
         try:
-            async with asyncio.timeout(request.timeouts.total) as total, asyncio.timeout(request.timeouts.first_token) as patience:
-                async with self._response(request) as response:
-                    call.headers = _rate_limit_headers(response.headers)
-                    await call.read(response, patience)
+            async with total, asyncio.timeout(request.timeouts.first_token) as patience, self._response(request) as response:
+                call.headers = _rate_limit_headers(response.headers)
+                await call.read(response, patience)
         except TimeoutError:
             if not call.reading.ended:
                 call.time_out("total" if total.expired() else "first_token" if call.first_content is None else "idle")

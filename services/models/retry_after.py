@@ -20,9 +20,7 @@ def retry_after(headers: Mapping[str, str], wall_clock: Callable[[], float]) -> 
     asked where it gave none. `wall_clock` gives seconds since the epoch.
     """
     said = [_scaled(headers.get("retry-after-ms"), 0.001), _seconds_or_date(headers.get("retry-after"), wall_clock)]
-    waits = [wait for wait in said if wait is not None] or [
-        wait for name in _RESETS if (wait := _reset(headers.get(name), wall_clock)) is not None
-    ]
+    waits = [wait for wait in said if wait is not None] or [wait for name in _RESETS if (wait := _reset(headers.get(name), wall_clock)) is not None]
     return min(max(waits), LONGEST_SECONDS) if waits else None
 
 

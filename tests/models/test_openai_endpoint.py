@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -246,7 +247,11 @@ USAGES: dict[str, tuple[list[object], Usage | None, int | None]] = {
     "missing": ([None], None, None),
     "negative": ([{"prompt_tokens": -1, "completion_tokens": 2}], None, None),
     "no numbers": ([{"prompt_tokens": "7", "completion_tokens": True}], None, None),
-    "in every chunk": ([{"prompt_tokens": 5, "completion_tokens": 1}, {"prompt_tokens": 5, "completion_tokens": 9}], Usage(input_tokens=5, output_tokens=9), None),
+    "in every chunk": (
+        [{"prompt_tokens": 5, "completion_tokens": 1}, {"prompt_tokens": 5, "completion_tokens": 9}],
+        Usage(input_tokens=5, output_tokens=9),
+        None,
+    ),
     "the last sane one": ([{"prompt_tokens": 5, "completion_tokens": 1}, {"prompt_tokens": -5}], Usage(input_tokens=5, output_tokens=1), None),
     "reasoning only in the total": ([{"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 30}], Usage(input_tokens=5, output_tokens=25), None),
     "cached": (
@@ -296,7 +301,7 @@ async def test_timeouts_count_content(endpoint: OpenAIEndpoint, provider: FakePr
     """Bytes do not put the deadlines off, content does; what was said is kept; the connection is closed."""
     reply, bounds, reason, text = TIMEOUTS[name]
     provider.script("m", reply)
-    result = await complete(endpoint, request(**bounds))
+    result = await complete(endpoint, replace(request(), timeouts=replace(request().timeouts, **bounds)))
     if name == "a chunk size that is none" and result.outcome is Outcome.PROVIDER_FAILED:
         # Newer transports notice it themselves.
         return

@@ -1,7 +1,7 @@
 """How long a provider asks to be left alone."""
 
-from email.utils import format_datetime
 from datetime import UTC, datetime
+from email.utils import format_datetime
 
 import pytest
 from hypothesis import given

@@ -1,5 +1,7 @@
 """Server-sent events: the same events however the bytes are cut."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,9 +20,9 @@ ends = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 def _decode(data: bytes, cuts: list[int], *, limit: int = 10_000) -> list[Event]:
     decoder = SseDecoder(event_limit=limit)
-    events = []
+    events: list[Event] = []
     borders = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in pairwise(borders):
         events += decoder.feed(data[start:end])
     return [*events, *decoder.finish()]
 

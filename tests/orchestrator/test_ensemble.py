@@ -64,7 +64,8 @@ def test_the_receipt_counts_from_the_start_of_the_run() -> None:
     bench = Bench(chat=ScriptedChat(replies={"a": Reply(after_seconds=2), "b": Reply(after_seconds=4)}))
     bench.refiner.after_seconds = 3.0
     receipt = run_virtual(bench.run(plan("a", "b"))).receipt
-    assert [(stage.stage, stage.latency_seconds) for stage in receipt.stages] == [("panel", pytest.approx(4.0)), ("refinement", pytest.approx(3.0))]
+    assert [stage.stage for stage in receipt.stages] == ["panel", "refinement"]
+    assert [stage.latency_seconds for stage in receipt.stages] == pytest.approx([4.0, 3.0])
     assert receipt.latency_seconds == pytest.approx(7.0)
     # The refiner in memory makes no call of its own, so its time counts as nobody's.
     assert receipt.overhead_seconds == pytest.approx(3.0)

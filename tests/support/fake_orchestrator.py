@@ -86,7 +86,7 @@ class FakeLimiter(limiter_service_pb2_grpc.LimiterServiceServicer):
         self.states: list[model_state_pb2.ModelState] = []
         self.refusal: Refusal | None = None
 
-    async def GetState(self, request: limiter_service_pb2.GetStateRequest, context: Context) -> limiter_service_pb2.GetStateResponse:  # noqa: ARG002 - an RPC
+    async def GetState(self, request: limiter_service_pb2.GetStateRequest, context: Context) -> limiter_service_pb2.GetStateResponse:
         """Behave as told."""
         if self.refusal is not None:
             await refuse(context, self.refusal)

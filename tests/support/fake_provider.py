@@ -42,7 +42,8 @@ class Reply(Protocol):
 
 def chunk(delta: dict[str, Any], *, finish: str | None = None, **more: Any) -> dict[str, Any]:
     """Return one chunk of a streamed completion."""
-    return {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "model": "fake", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
+    choice = {"index": 0, "delta": delta, "finish_reason": finish}
+    return {"id": "chatcmpl-fake", "object": "chat.completion.chunk", "model": "fake", "choices": [choice], **more}
 
 
 def event(data: object) -> bytes:

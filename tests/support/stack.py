@@ -67,11 +67,14 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 @asynccontextmanager
 async def stack(provider: FakeProvider, **overrides: Any) -> AsyncIterator[Stack]:
     """Run everything."""
-    async with running(configured(provider, **overrides), port_base=0, embedded_model=False) as started:
-        async with grpc.aio.insecure_channel(started.gateway.address) as front, grpc.aio.insecure_channel(started.limiter.address) as permits:
-            yield Stack(
-                running=started,
-                provider=provider,
-                gateway=gateway_service_pb2_grpc.GatewayServiceStub(front),
-                limiter=limiter_service_pb2_grpc.LimiterServiceStub(permits),
-            )
+    async with (
+        running(configured(provider, **overrides), port_base=0, embedded_model=False) as started,
+        grpc.aio.insecure_channel(started.gateway.address) as front,
+        grpc.aio.insecure_channel(started.limiter.address) as permits,
+    ):
+        yield Stack(
+            running=started,
+            provider=provider,
+            gateway=gateway_service_pb2_grpc.GatewayServiceStub(front),
+            limiter=limiter_service_pb2_grpc.LimiterServiceStub(permits),
+        )

@@ -40,7 +40,7 @@ async def _up(folder: Path, provider: FakeProvider) -> AsyncIterator[tuple[async
         assert process.stdout is not None
         async with asyncio.timeout(30):
             lines = [(await process.stdout.readline()).decode().split() for _ in range(4)]
-        yield process, {name: address for name, address in lines}
+        yield process, dict(lines)
     finally:
         if process.returncode is None:
             process.kill()

@@ -101,7 +101,7 @@ async def test_the_callers_cancel_closes_every_upstream_connection(services: Sta
 async def test_a_cancelled_stream_stops_the_writer(services: Stack, provider: FakeProvider) -> None:
     """Leaving the stream while the writer writes closes the writer's connection too."""
     provider.script(WRITER, Hang())
-    call = services.gateway.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate={"prompt": "q"}), timeout=10)
+    call = services.gateway.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=gateway_service_pb2.GenerateRequest(prompt="q")), timeout=10)
     async for event in call:
         if event.HasField("refinement_started"):
             break
@@ -161,7 +161,7 @@ async def test_one_survivor_comes_back_unrefined(services: Stack, provider: Fake
 
 
 async def test_a_chain_falls_back_to_the_next_member(services: Stack, provider: FakeProvider) -> None:
-    """single asks in order and stops at the first answer."""
+    """Single asks in order and stops at the first answer."""
     provider.script("alpha", Status(503))
     response = await services.ask(profile="chain")
     assert response.answer == "an answer from beta"
@@ -170,7 +170,7 @@ async def test_a_chain_falls_back_to_the_next_member(services: Stack, provider: 
 
 async def test_a_stream_tells_the_run_and_ends_with_the_whole_response(services: Stack) -> None:
     """Events come in order; the answer's pieces joined are the answer; the last event is what Generate returns."""
-    request = gateway_service_pb2.StreamGenerateRequest(generate={"prompt": "q", "include_candidates": True})
+    request = gateway_service_pb2.StreamGenerateRequest(generate=gateway_service_pb2.GenerateRequest(prompt="q", include_candidates=True))
     events = [event async for event in services.gateway.StreamGenerate(request, timeout=10)]
     kinds = [event.WhichOneof("event") for event in events]
     assert kinds[0] == "run_started"

@@ -12,10 +12,12 @@ from ensemble.v1 import (
     degradation_pb2,
     gateway_service_pb2,
     gateway_service_pb2_grpc,
+    message_pb2,
     model_state_pb2,
     outcome_pb2,
     refiner_service_pb2,
     refiner_service_pb2_grpc,
+    strategy_options_pb2,
 )
 from services.chassis.configuration import Configuration
 from services.cli.rpc_errors import RpcFailure, failure_of
@@ -110,9 +112,12 @@ async def test_a_broken_adapter_tells_the_caller_nothing(provider: FakeProvider,
             stub: Any = refiner_service_pb2_grpc.RefinerServiceStub(channel)
             request = refiner_service_pb2.RefineRequest(
                 run_id="r",
-                messages=[{"role": 2, "text": "sk-secret"}],
-                candidates=[{"candidate_id": "a", "model": "alpha", "text": "A"}, {"candidate_id": "b", "model": "beta", "text": "B"}],
-                writer={"model": "writer"},
+                messages=[message_pb2.Message(role=message_pb2.ROLE_USER, text="sk-secret")],
+                candidates=[
+                    refiner_service_pb2.RefinementCandidate(candidate_id="a", model="alpha", text="A"),
+                    refiner_service_pb2.RefinementCandidate(candidate_id="b", model="beta", text="B"),
+                ],
+                writer=strategy_options_pb2.RefinerMember(model="writer"),
             )
             with caplog.at_level(logging.DEBUG):
                 response = await stub.Refine(request, timeout=5)

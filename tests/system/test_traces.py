@@ -51,10 +51,12 @@ async def test_one_trace_covers_every_hop(traced: Stack, receiver: OtlpReceiver,
     assert response.trace_id == CALLER[0]
     # Server spans: Generate, Run, Refine, two AcquirePermits, and reports of four permits in at least two batches.
     spans = await receiver.wait_for(
-        lambda got: any(span.name == GENERATE for span in got)
-        and sum(span.name.startswith("chat ") for span in got) == 4
-        and sum(span.name == REPORT and span.kind == "SERVER" for span in got) >= 2
-        and sum(span.name == REPORT and span.kind == "CLIENT" for span in got) == sum(span.name == REPORT and span.kind == "SERVER" for span in got)
+        lambda got: (
+            any(span.name == GENERATE for span in got)
+            and sum(span.name.startswith("chat ") for span in got) == 4
+            and sum(span.name == REPORT and span.kind == "SERVER" for span in got) >= 2
+            and sum(span.name == REPORT and span.kind == "CLIENT" for span in got) == sum(span.name == REPORT and span.kind == "SERVER" for span in got)
+        )
     )
     assert {span.trace_id for span in spans} == {CALLER[0]}
     assert {span.service for span in spans} == {"ensemble-gateway", "ensemble-orchestrator", "ensemble-limiter", "ensemble-refiner"}
@@ -115,7 +117,7 @@ async def test_a_cancelled_run_ends_its_spans_and_says_so(traced: Stack, receive
 
 async def test_a_streamed_run_is_traced_to_its_end(traced: Stack, receiver: OtlpReceiver) -> None:
     """Streams have spans too, and they end with the stream."""
-    request = gateway_service_pb2.StreamGenerateRequest(generate={"prompt": SECRET})
+    request = gateway_service_pb2.StreamGenerateRequest(generate=gateway_service_pb2.GenerateRequest(prompt=SECRET))
     events = [event async for event in traced.gateway.StreamGenerate(request, timeout=10, metadata=_metadata())]
     assert events[0].run_started.trace_id == CALLER[0]
     names = ("ensemble.v1.GatewayService/StreamGenerate", "ensemble.v1.OrchestratorService/StreamRun", "ensemble.v1.RefinerService/StreamRefine")

@@ -18,4 +18,5 @@ def to_optional_duration(seconds: float | None) -> Duration | None:
 
 def to_seconds(duration: Duration) -> float:
     """Return the seconds."""
-    return duration.seconds + duration.nanos / NANOS
+    # Divided as a whole, so that what was written is read back as the same float.
+    return (duration.seconds * NANOS + duration.nanos) / NANOS

@@ -1,6 +1,6 @@
 """Plans of runs, both ways: the gateway writes them, the orchestrator reads them."""
 
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 
 from ensemble.v1 import generation_parameters_pb2, member_pb2, message_pb2, orchestrator_service_pb2, strategy_options_pb2
 from services.chassis.errors import FieldViolation, InvalidInput
@@ -107,7 +107,7 @@ def options_to_proto(options: StrategyOptions) -> strategy_options_pb2.StrategyO
         candidate_byte_limit=options.candidate_byte_limit,
     )
     if options.parameters:
-        message.parameters.update(options.parameters)
+        ParseDict(dict(options.parameters), message.parameters)
     return message
 
 

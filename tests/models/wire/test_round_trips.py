@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ensemble.v1 import message_pb2, orchestrator_service_pb2, outcome_pb2, provenance_pb2, receipt_pb2, refiner_service_pb2
+from ensemble.v1 import member_pb2, message_pb2, orchestrator_service_pb2, outcome_pb2, provenance_pb2, receipt_pb2, refiner_service_pb2, strategy_options_pb2
 from services.chassis.errors import InvalidInput
 from services.models.conversation import Message, Role, Sampling
 from services.models.outcomes import Outcome
@@ -19,6 +19,9 @@ from services.models.wire.durations import to_duration, to_seconds
 from services.models.wire.plans import message_from_proto, plan_from_proto, plan_to_proto
 from services.models.wire.receipts import call_from_proto, call_to_proto, degradations_from_proto, provenance_from_proto
 from services.models.wire.refinements import refined_from_proto, refined_to_proto, refinement_from_proto, refinement_to_proto
+
+RefinementCandidateMessage = refiner_service_pb2.RefinementCandidate
+WRITER = strategy_options_pb2.RefinerMember(model="w")
 
 names = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=12)
 texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
@@ -158,7 +161,7 @@ def test_durations(value: float) -> None:
 def test_unset_fields_take_their_defaults() -> None:
     """A run with nothing but what is required has the documented defaults."""
     wire = orchestrator_service_pb2.RunRequest(
-        run_id="r", messages=[message_pb2.Message(role=message_pb2.ROLE_USER, text="q")], strategy="fusion", members=[{"model": "m"}]
+        run_id="r", messages=[message_pb2.Message(role=message_pb2.ROLE_USER, text="q")], strategy="fusion", members=[member_pb2.Member(model="m")]
     )
     plan = plan_from_proto(wire)
     assert plan.options == StrategyOptions()
@@ -189,7 +192,10 @@ def test_values_of_a_later_version_are_read_safely() -> None:
 
 def test_a_bad_refinement_names_every_field() -> None:
     """Missing texts, double ids and limits out of range are named with their paths."""
-    wire = refiner_service_pb2.RefineRequest(candidates=[{"candidate_id": "a"}, {"candidate_id": "a", "text": "t"}, {"text": "t"}], candidate_byte_limit=1)
+    wire = refiner_service_pb2.RefineRequest(
+        candidates=[RefinementCandidateMessage(candidate_id="a"), RefinementCandidateMessage(candidate_id="a", text="t"), RefinementCandidateMessage(text="t")],
+        candidate_byte_limit=1,
+    )
     with pytest.raises(InvalidInput) as caught:
         refinement_from_proto(wire)
     assert {violation.field for violation in caught.value.violations} == {
@@ -208,7 +214,7 @@ def test_too_many_candidates_are_refused() -> None:
     message = message_pb2.Message(role=message_pb2.ROLE_USER, text="q")
     few = [refiner_service_pb2.RefinementCandidate(candidate_id=str(number), text="t") for number in range(65)]
     with pytest.raises(InvalidInput) as caught:
-        refinement_from_proto(refiner_service_pb2.RefineRequest(run_id="r", messages=[message], candidates=few, writer={"model": "w"}))
+        refinement_from_proto(refiner_service_pb2.RefineRequest(run_id="r", messages=[message], candidates=few, writer=WRITER))
     assert [violation.field for violation in caught.value.violations] == ["candidates"]
-    refinement = refinement_from_proto(refiner_service_pb2.RefineRequest(run_id="r", messages=[message], candidates=few[:64], writer={"model": "w"}))
+    refinement = refinement_from_proto(refiner_service_pb2.RefineRequest(run_id="r", messages=[message], candidates=few[:64], writer=WRITER))
     assert (refinement.candidate_byte_limit, refinement.shuffle_seed, refinement.candidates[0].weight) == (65_536, None, 1.0)
