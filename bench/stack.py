@@ -68,8 +68,8 @@ def _configuration(port: int, addresses: dict[str, str]) -> dict[str, object]:
         "limiter": {"listen": addresses["limiter"]},
         "refiner": {"listen": addresses["refiner"], "limiter": addresses["limiter"]},
         "providers": {"mock": {"kind": "openai", "base_url": f"http://127.0.0.1:{port}/v1"}},
-        "models": {"mock": model},
-        "profiles": {"bench": {"strategy": "fusion", "members": members, "refiner": {"model": "mock"}, "quorum": 3}},
+        "models": {"mock": model, "writer": model},
+        "profiles": {"bench": {"strategy": "fusion", "members": members, "refiner": {"model": "writer"}, "quorum": 3}},
     }
 
 

@@ -12,7 +12,7 @@ Whatever happens to the caller (cancellation, a crash of the call), each granted
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from opentelemetry import context as otel_context
@@ -33,6 +33,8 @@ from services.models.usage import Usage
 
 _log = logging.getLogger(__name__)
 
+SETTLE_SECONDS = 1.0
+"""How long a run waits for its own reports before it asks for more; a limiter that takes longer has worse troubles."""
 LEASE_MARGIN_SECONDS = 5.0
 """How much longer a permit is held than the call it is for may last, so that its report comes before its lease ends."""
 
@@ -65,6 +67,7 @@ class GuardedRun:
         self._tenant = tenant
         self._context = context
         self._batches = 0
+        self._unsettled: dict[str, set[asyncio.Future[None]]] = {}
         self.origin = origin
         """When the run began, on the guard's clock."""
 
@@ -79,6 +82,7 @@ class GuardedRun:
         `NotFound` where a model is not in the catalogue.
         """
         entries = [self._guard.catalogue.get(attempt.planned.model) for attempt in attempts]
+        await self.settled({entry.name for entry in entries})
         self._batches += 1
         asked_at = self._guard.clock()
         request = AcquireRequest(
@@ -151,6 +155,15 @@ class GuardedRun:
             return await self.call(attempt, on_text)
         return attempt.finished
 
+    async def settled(self, models: Collection[str]) -> None:
+        """Wait until the limiter knows of the ended calls to these models.
+
+        A run must not be denied the place that its own call has just left: not when it asks for another permit, nor when it hands over to a service that will.
+        """
+        waiting = [sent for model in models for sent in self._unsettled.get(model, ())]
+        if waiting:
+            await asyncio.wait(waiting, timeout=SETTLE_SECONDS)
+
     def give_back(self, attempts: Sequence[Attempt]) -> None:
         """Release the permits of admitted attempts that were never started."""
         idle = [attempt for attempt in attempts if attempt.permit is not None and not attempt.started]
@@ -183,7 +196,7 @@ class GuardedRun:
         """Report the permit and write the attempt's record."""
         usage = result.usage if result.usage is not None else _estimated_usage(attempt, result)
         cost = cost_of(usage, entry.price, result.provider_cost_micro_usd)
-        self._guard.reporter.report(
+        sent = self._guard.reporter.report(
             PermitOutcome(
                 permit_id=permit.permit_id,
                 result=result.call_result,
@@ -198,6 +211,9 @@ class GuardedRun:
             ),
             self._context,
         )
+        unsettled = self._unsettled.setdefault(entry.name, set())
+        unsettled.add(sent)
+        sent.add_done_callback(unsettled.discard)
         return Completion.of(attempt, result, usage=usage, cost=cost, started_after_seconds=started - self.origin)
 
 

@@ -34,6 +34,7 @@ class _Entry:
     permit_id: str
     outcome: PermitOutcome | None
     context: Context
+    sent: "asyncio.Future[None]"
 
 
 class OutcomeReporter:
@@ -43,7 +44,7 @@ class OutcomeReporter:
         """Take the limiter; `batch_per_context` keeps traced runs' reports apart, so that each trace shows its own."""
         self._permits = permits
         self._batch_per_context = batch_per_context
-        self._queue: deque[_Entry] = deque(maxlen=QUEUE_LIMIT)
+        self._queue: deque[_Entry] = deque()
         self._sender: asyncio.Task[None] | None = None
         self._lost = 0
 
@@ -52,14 +53,16 @@ class OutcomeReporter:
         """How many reports were given up because the limiter stayed away."""
         return self._lost
 
-    def report(self, outcome: PermitOutcome, context: Context) -> None:
-        """Queue a report."""
-        self._put(_Entry(outcome.permit_id, outcome, context))
+    def report(self, outcome: PermitOutcome, context: Context) -> "asyncio.Future[None]":
+        """Queue a report; the future is done once it was sent, or given up."""
+        entry = _Entry(outcome.permit_id, outcome, context, asyncio.get_running_loop().create_future())
+        self._put(entry)
+        return entry.sent
 
     def release(self, permit_ids: Sequence[str], context: Context) -> None:
         """Queue the return of permits whose calls were never sent."""
         for permit_id in permit_ids:
-            self._put(_Entry(permit_id, None, context))
+            self._put(_Entry(permit_id, None, context, asyncio.get_running_loop().create_future()))
 
     async def aclose(self, grace_seconds: float = 2.0) -> None:
         """Send what is queued, for at most the grace, then stop."""
@@ -75,7 +78,7 @@ class OutcomeReporter:
 
     def _put(self, entry: _Entry) -> None:
         if len(self._queue) == QUEUE_LIMIT:
-            self._give_up(1)
+            self._give_up([self._queue.popleft()])
         self._queue.append(entry)
         if self._sender is None or self._sender.done():
             self._sender = asyncio.create_task(self._send_all(), name="outcome-reporter")
@@ -111,12 +114,20 @@ class OutcomeReporter:
                     if attempt < ATTEMPTS - 1:
                         await asyncio.sleep(FIRST_BACKOFF_SECONDS * 2**attempt)
                 else:
+                    _mark(batch)
                     return
-            self._give_up(len(batch))
+            self._give_up(batch)
         finally:
             otel_context.detach(token)
 
-    def _give_up(self, count: int) -> None:
+    def _give_up(self, entries: list[_Entry]) -> None:
         if not self._lost:
             _log.warning("the limiter cannot be reached; reports are given up and their permits' leases will end by themselves")
-        self._lost += count
+        self._lost += len(entries)
+        _mark(entries)
+
+
+def _mark(entries: list[_Entry]) -> None:
+    for entry in entries:
+        if not entry.sent.done():
+            entry.sent.set_result(None)

@@ -96,6 +96,7 @@ async def _refined(run: Run, survivors: list[tuple[PlannedCall, Completion]]) ->
         said = True
         run.say(text, restart=restart)
 
+    await run.guarded.settled({writer.model})
     offset = run.guarded.elapsed_seconds()
     receipts = []
     try:

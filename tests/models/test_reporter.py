@@ -115,6 +115,23 @@ def test_closing_does_not_wait_longer_than_its_grace() -> None:
     assert run_virtual(scenario()) == pytest.approx(0.5)
 
 
+def test_a_reports_future_is_done_once_it_was_sent_or_given_up() -> None:
+    """Whoever has to wait for a report can, and does not wait for ever."""
+    permits = RecordingPermits(delay_seconds=1.0)
+
+    async def scenario() -> None:
+        reporter = OutcomeReporter(permits)
+        first, second = reporter.report(_outcome(1), HERE), reporter.report(_outcome(2), HERE)
+        assert not first.done()
+        await asyncio.wait([first, second])
+        permits.down = True
+        third = reporter.report(_outcome(3), HERE)
+        await third
+        assert reporter.lost == 1
+
+    run_virtual(scenario())
+
+
 def test_an_idle_reporter_closes_at_once() -> None:
     """Nothing to send, nothing to wait for."""
     run_virtual(OutcomeReporter(RecordingPermits()).aclose())

@@ -179,6 +179,16 @@ def test_no_time_left_skips_the_refiner() -> None:
     assert bench.refiner.asked == []
 
 
+def test_a_writer_of_the_panels_own_model_waits_for_its_place() -> None:
+    """Where the writer's model also sat in the panel, its permits are back before the refiner asks; otherwise nobody waits."""
+    for writer, waited in (("a", True), ("w", False)):
+        permits = RecordingPermits(delay_seconds=0.5)
+        bench = Bench(permits=permits)
+        result = run_virtual(bench.run(plan("a", "b", options=StrategyOptions(refiner=Writer(model=writer)))))
+        # An acquire takes half a second, and so does the report that was waited for.
+        assert result.receipt.latency_seconds == pytest.approx(1.0 if waited else 0.5)
+
+
 def test_a_cancelled_run_stops_every_call_and_returns_every_permit() -> None:
     """The caller goes away: all calls are cancelled, all permits reported."""
     bench = Bench(chat=_chat(a=Reply(after_seconds=50), b=Reply(after_seconds=50), c=Reply(after_seconds=50)))
