@@ -9,7 +9,7 @@ from itertools import count
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, multiple, rule
+from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
 
 from services.limiter.limits import ModelLimits, PermitRules
 from services.limiter.memory_store import MemoryStore
@@ -155,7 +155,7 @@ class StoreAgainstOracle(RuleBasedStateMachine):
         self.store = MemoryStore(LIMITS, RULES, clock=lambda: self.now, uniform=lambda low, _: low, new_id=lambda: f"p{next(numbers)}")
 
     @rule(target=permits, batch=st.lists(specs, min_size=1, max_size=4), least=st.integers(0, 4), lease=st.integers(1, 40))
-    def acquire(self, batch: list[PermitSpec], least: int, lease: int) -> object:
+    def acquire(self, batch: list[PermitSpec], least: int, lease: int) -> MultipleResults[str]:
         """I6, I7: the same decisions; below the least nothing is taken; a repeat returns the same permits."""
         least = min(least, len(batch))
         request = AcquireRequest(request_id=f"r{next(self.names)}", specs=tuple(batch), min_granted=least, lease_seconds=float(lease))
