@@ -1,7 +1,8 @@
 """Traces each call that a client makes, and carries the trace context to the server.
 
 An interceptor must hand the call back as it is: one that awaits the call's code, as opentelemetry-instrumentation-grpc does, keeps a cancellation from ever
-reaching the server. So the span is ended from a callback of the call.
+reaching the server. So the span is ended from a callback of the call. A stream that its reader abandons without cancelling it goes on in gRPC until its
+deadline or the end of its channel, and so does its span.
 """
 
 from collections.abc import Awaitable, Callable
@@ -9,9 +10,9 @@ from typing import Any, TypeVar
 
 import grpc
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind
 
-from services.chassis import _semconv as semconv
+from services.chassis.rpc_recorder import RpcRecorder
 from services.chassis.telemetry import Telemetry
 from services.chassis.trace_context import injected
 
@@ -22,25 +23,23 @@ Details = grpc.aio.ClientCallDetails
 class _Tracing:
     """What the four kinds of calls share."""
 
-    def __init__(self, telemetry: Telemetry, target: str) -> None:
-        self._telemetry = telemetry
-        host, _, port = target.rpartition(":")
-        self._server = {semconv.SERVER_ADDRESS: host.removeprefix("dns:///") or target, semconv.SERVER_PORT: int(port) if port.isdigit() else 0}
+    def __init__(self, recorder: RpcRecorder | None) -> None:
+        self._recorder = recorder
 
     async def _traced(self, continuation: Callable[[Details, Any], Awaitable[Call]], details: Details, request: Any) -> Call:
-        if not self._telemetry.enabled:
+        if self._recorder is None:
             return await continuation(_carrying(details), request)
-        method = details.method.decode() if isinstance(details.method, bytes) else details.method
-        name = method.lstrip("/")
-        attributes = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: name, **self._server}
-        span = self._telemetry.tracer.start_span(name, kind=SpanKind.CLIENT, attributes=attributes)
+        # gRPC says that it is text and gives bytes.
+        method: str | bytes = details.method
+        record = self._recorder.begin((method.decode() if isinstance(method, bytes) else method).lstrip("/"))
         try:
-            with trace.use_span(span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
+            with trace.use_span(record.span, end_on_exit=False, record_exception=False, set_status_on_exception=False):
                 call = await continuation(_carrying(details), request)
         except BaseException:
-            _end(span, "CANCELLED")
+            # There is no call, for example because the channel is closed.
+            record.end("UNKNOWN")
             raise
-        call.add_done_callback(lambda ended: _end(span, _code_of(ended)))
+        call.add_done_callback(lambda ended: record.end(_code_of(ended)))
         return call
 
 
@@ -78,13 +77,16 @@ class StreamStreamTracing(_Tracing, grpc.aio.StreamStreamClientInterceptor):
 
 def client_interceptors(telemetry: Telemetry, target: str) -> list[grpc.aio.ClientInterceptor]:
     """Return one interceptor for each kind of call; gRPC takes each for a single kind only."""
-    kinds = (UnaryUnaryTracing, UnaryStreamTracing, StreamUnaryTracing, StreamStreamTracing)
-    return [kind(telemetry, target) for kind in kinds]
+    recorder = RpcRecorder(telemetry, SpanKind.CLIENT, target) if telemetry.enabled else None
+    return [kind(recorder) for kind in (UnaryUnaryTracing, UnaryStreamTracing, StreamUnaryTracing, StreamStreamTracing)]
 
 
 def _carrying(details: Details) -> Details:
     """Return the details with the current trace context in the metadata."""
-    metadata = grpc.aio.Metadata(*(tuple(details.metadata) if details.metadata is not None else ()), *injected())
+    carried = injected()
+    if not carried:
+        return details
+    metadata = grpc.aio.Metadata(*(tuple(details.metadata) if details.metadata is not None else ()), *carried)
     return Details(details.method, details.timeout, metadata, details.credentials, details.wait_for_ready)
 
 
@@ -93,19 +95,12 @@ def _code_of(call: Any) -> str:
 
     `code()` is a coroutine that only waits for the end, which has come; one step brings its result, without a task that could outlive the event loop.
     """
+    code = "UNKNOWN"
     step = call.code()
     try:
         step.send(None)
     except StopIteration as done:
-        return str(done.value.name)
+        code = done.value.name
     finally:
         step.close()
-    return "UNKNOWN"
-
-
-def _end(span: Span, code: str) -> None:
-    span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, code)
-    if code != "OK":
-        span.set_attribute(semconv.ERROR_TYPE, code)
-        span.set_status(Status(StatusCode.ERROR))
-    span.end()
+    return code

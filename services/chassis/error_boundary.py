@@ -1,48 +1,67 @@
-"""The error boundary: a domain error leaves with its status and details, anything else as INTERNAL with nothing but an id."""
+"""The error boundary: a domain error leaves with its status and details, anything else as INTERNAL with nothing but an id.
+
+What does not come this far: a message beyond the server's limit in bytes is refused by gRPC itself, as RESOURCE_EXHAUSTED without details of ours.
+"""
 
 import logging
-import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from traceback import extract_tb
+from contextlib import AbstractAsyncContextManager
+from pathlib import PurePath
+from traceback import walk_tb
+from types import TracebackType
+from typing import Any
+from uuid import uuid4
 
 import grpc
 
-from services.chassis.errors import EnsembleError
-from services.chassis.handlers import OURS, Context, Handler, wrapped
+from services.chassis.errors import EnsembleError, FieldViolation, InvalidInput
+from services.chassis.handlers import AroundInterceptor, Context, Undecodable
 from services.chassis.status import DETAILS_KEY, RpcStatus, internal_status, to_status
 
 _log = logging.getLogger(__name__)
+_PLACES = 3
 
 
-class ErrorBoundary(grpc.aio.ServerInterceptor):
-    """Maps whatever a handler raises; what gRPC itself raises to end a call passes."""
+class ErrorBoundary(AroundInterceptor):
+    """Maps whatever a handler raises; what gRPC itself raises to end a call passes, and so does a cancellation."""
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
-        """Stand around the handlers of our own services."""
-        handler = await continuation(handler_call_details)
-        if handler is None or not handler_call_details.method.startswith(OURS):
-            return handler
-        return wrapped(handler, _boundary)
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same for every method
+        """Return what stands around one call."""
+        return _Boundary(context)
+
+    def taken(self, request: Any) -> Any:
+        """Return the request. Raises `InvalidInput` for bytes that do not make one, for example with text that is not UTF-8."""
+        if isinstance(request, Undecodable):
+            raise InvalidInput(
+                [FieldViolation(field="request", description="cannot be decoded: it is another message, is cut off, or has text that is not UTF-8")]
+            )
+        return request
 
 
-@asynccontextmanager
-async def _boundary(context: Context) -> AsyncIterator[None]:
+class _Boundary(AbstractAsyncContextManager[None]):
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def __aenter__(self) -> None:
+        """Nothing is to be done before a call."""
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if isinstance(error, Exception) and not isinstance(error, grpc.aio.AbortError):
+            status = _status_of(error)
+            await self._context.abort(status.code, status.message, ((DETAILS_KEY, status.details),))
+
+
+def _status_of(error: Exception) -> RpcStatus:
+    if not isinstance(error, EnsembleError):
+        return _bug(error)
     try:
-        yield
-    except grpc.aio.AbortError:
-        raise
-    except EnsembleError as error:
-        await _abort(context, to_status(error))
-    except Exception as error:  # noqa: BLE001 - this is the last place that can keep an exception's text from the caller
-        request_id = uuid.uuid4().hex
-        # Neither text nor arguments: they may hold a prompt or a secret. Type and place are enough to find the bug.
-        where = [f"{frame.filename.rsplit('/', 1)[-1]}:{frame.lineno}" for frame in extract_tb(error.__traceback__)[-3:]]
-        _log.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "where": " ".join(where)})
-        await _abort(context, internal_status(request_id))
+        return to_status(error)
+    except Exception as unmapped:  # noqa: BLE001 - an error that cannot be mapped must not leave in its own words either
+        return _bug(unmapped)
 
 
-async def _abort(context: Context, status: RpcStatus) -> None:
-    await context.abort(status.code, status.message, ((DETAILS_KEY, status.details),))
+def _bug(error: Exception) -> RpcStatus:
+    request_id = uuid4().hex
+    # Neither text nor arguments: they may hold a prompt or a secret. Type and place are enough to find the bug.
+    places = [f"{PurePath(frame.f_code.co_filename).name}:{line}" for frame, line in walk_tb(error.__traceback__)]
+    _log.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "where": " ".join(places[-_PLACES:])})
+    return internal_status(request_id)

@@ -21,7 +21,7 @@ class JsonFormatter(logging.Formatter):
             "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03}Z",
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         line.update({name: getattr(record, name) for name in _FIELDS if hasattr(record, name)})
         if record.exc_info and record.exc_info[0] is not None:
@@ -38,11 +38,12 @@ class PlainFormatter(logging.Formatter):
         """Return the line."""
         extra = " ".join(f"{name}={getattr(record, name)}" for name in _FIELDS[2:] if hasattr(record, name))
         exception = f" {record.exc_info[0].__name__}" if record.exc_info and record.exc_info[0] is not None else ""
-        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {record.levelname.lower()} {record.getMessage()}{exception} {extra}".rstrip()
+        return f"{time.strftime('%H:%M:%S', time.localtime(record.created))} {record.levelname.lower()} {_message(record)}{exception} {extra}".rstrip()
 
 
-def set_up_logs(stream: TextIO = sys.stderr, *, level: int = logging.INFO) -> None:
-    """Send this process's logs to the stream. Libraries are heard from warnings on; theirs are not written for this system's secrets."""
+def set_up_logs(stream: TextIO | None = None, *, level: int = logging.INFO) -> None:
+    """Send this process's logs to the stream, or to standard error; libraries are heard from warnings on."""
+    stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(PlainFormatter() if stream.isatty() else JsonFormatter())
     root = logging.getLogger()
@@ -50,3 +51,9 @@ def set_up_logs(stream: TextIO = sys.stderr, *, level: int = logging.INFO) -> No
     root.setLevel(logging.WARNING)
     for ours in ("ensemble", "services"):
         logging.getLogger(ours).setLevel(level)
+
+
+def _message(record: logging.LogRecord) -> str:
+    message = record.getMessage()
+    # asyncio appends what it knows of the task, one thing a line; the task's exception with its text is among them.
+    return message.partition("\n")[0] if record.name == "asyncio" else message

@@ -1,6 +1,10 @@
 """The server runner: one gRPC server with health, reflection, tracing and the error boundary, drained when it is left.
 
-    serving --left--> NOT_SERVING, Watch streams end --> calls in flight finish --grace over--> the rest is cancelled
+    serving --left--> NOT_SERVING, Watch streams end --a moment later--> calls in flight finish --grace over--> the rest is cancelled
+
+Callers that watch the health are given that moment to go elsewhere, since gRPC cancels a call that arrives when the server has just stopped to take any.
+
+Handlers that were cancelled get time to give back what they hold, before the channels they do it over are closed.
 """
 
 import asyncio
@@ -14,11 +18,14 @@ import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from services.chassis.calls_in_flight import CallsInFlight
 from services.chassis.channel import MAX_MESSAGE_BYTES
 from services.chassis.error_boundary import ErrorBoundary
-from services.chassis.health import ComponentHealth
+from services.chassis.health import ComponentHealth, HealthServicer
 from services.chassis.server_tracing import ServerTracing
 from services.chassis.telemetry import Telemetry
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT)
 
 _log = logging.getLogger(__name__)
 
@@ -35,8 +42,14 @@ class ServerSettings:
     """HOST:PORT; port 0 takes any that is free."""
     grace_seconds: float = 10.0
     """How long calls in flight may go on after the server was told to stop."""
+    notice_seconds: float = 0.1
+    """How long calls are still taken after the health says NOT_SERVING, where anybody watches it."""
+    clean_up_seconds: float = 2.0
+    """How long handlers that were cancelled after the grace may take to give back what they hold."""
     max_message_bytes: int = MAX_MESSAGE_BYTES
+    """The limit in both directions."""
     reflection: bool = True
+    """Let clients ask the server for its services and messages."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,45 +63,67 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def serve(
-    service_name: str, register: Callable[[grpc.aio.Server], None], settings: ServerSettings, telemetry: Telemetry
-) -> AsyncIterator[RunningServer]:
-    """Serve until left, then drain. Raises `CannotListenError`."""
-    server = grpc.aio.server(interceptors=[ServerTracing(telemetry, settings.listen), ErrorBoundary()], options=_options(settings))
+async def serve(service_name: str, register: Callable[[grpc.aio.Server], None], settings: ServerSettings, telemetry: Telemetry) -> AsyncIterator[RunningServer]:
+    """Serve until left, then drain; being cancelled meanwhile ends the grace. Raises `CannotListenError`."""
+    calls = CallsInFlight()
+    tracing = ServerTracing(telemetry, calls)
+    server = grpc.aio.server(interceptors=[tracing, ErrorBoundary()], options=_options(settings))
     component_health = ComponentHealth(service_name)
     register(server)
-    health_pb2_grpc.add_HealthServicer_to_server(component_health.servicer, server)
+    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(component_health), server)
     if settings.reflection:
         reflection.enable_server_reflection((service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
         port = server.add_insecure_port(settings.listen)
     except RuntimeError as error:
         raise CannotListenError(f"cannot listen on {settings.listen}: it is taken or does not exist") from error
+    address = f"{settings.listen.rpartition(':')[0]}:{port}"
+    tracing.listening_on(address)
     await server.start()
     component_health.set("server", True)
-    address = f"{settings.listen.rpartition(':')[0]}:{port}"
     _log.info("%s listens on %s", service_name, address)
     try:
         yield RunningServer(address=address, port=port, health=component_health)
     finally:
-        await component_health.drain()
-        await server.stop(settings.grace_seconds)
+        notice_seconds = settings.notice_seconds if component_health.watched else 0.0
+        component_health.drain()
+        await _stop(server, notice_seconds, settings.grace_seconds)
+        if not await calls.ended(settings.clean_up_seconds):
+            _log.warning("%s leaves %d calls that do not end", service_name, calls.count)
         _log.info("%s stopped", service_name)
 
 
 async def run(application: AbstractAsyncContextManager[RunningServer]) -> None:
-    """Run an application until SIGTERM or SIGINT; a second signal ends the process at once."""
+    """Run an application until SIGTERM or SIGINT; a second signal, of either kind, ends the process at once."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    before = {number: signal.getsignal(number) for number in _STOPPING}
 
-    def on_signal(number: signal.Signals) -> None:
+    def on_signal() -> None:
         stop.set()
-        loop.remove_signal_handler(number)
+        for number in _STOPPING:
+            loop.remove_signal_handler(number)
+            # The system's own handling, which needs no event loop that is still moving.
+            signal.signal(number, signal.SIG_DFL)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal, number)
-    async with application:
-        await stop.wait()
+    for number in _STOPPING:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        async with application:
+            await stop.wait()
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+async def _stop(server: grpc.aio.Server, notice_seconds: float, grace_seconds: float) -> None:
+    try:
+        await asyncio.sleep(notice_seconds)
+        await server.stop(grace_seconds)
+    except asyncio.CancelledError:
+        await server.stop(None)
+        raise
 
 
 def _options(settings: ServerSettings) -> list[tuple[str, int]]:

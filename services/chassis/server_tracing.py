@@ -1,94 +1,89 @@
-"""Traces and logs each call that a server answers."""
+"""Traces, counts and logs each call that a server answers."""
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import cast
 
 import grpc
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import SpanKind
 
-from services.chassis import _semconv as semconv
-from services.chassis.handlers import OURS, Context, Handler, wrapped
+from services.chassis.calls_in_flight import CallsInFlight
+from services.chassis.handlers import AroundInterceptor, Context
+from services.chassis.rpc_recorder import RpcRecord, RpcRecorder
+from services.chassis.server_deadline import OVERSTATED_SHARE
 from services.chassis.telemetry import Telemetry
 from services.chassis.trace_context import extract, rooted
 
 _log = logging.getLogger("ensemble.rpc")
 
-# A refusal is the caller's failure, not the server's (semantic conventions for RPC).
-_SERVER_ERRORS = frozenset(
-    code.name
-    for code in (
-        grpc.StatusCode.UNKNOWN,
-        grpc.StatusCode.DEADLINE_EXCEEDED,
-        grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.INTERNAL,
-        grpc.StatusCode.UNAVAILABLE,
-        grpc.StatusCode.DATA_LOSS,
-    )
-)
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
+_DEADLINE_TOLERANCE_SECONDS = 0.02
 
 
-class ServerTracing(grpc.aio.ServerInterceptor):
+class ServerTracing(AroundInterceptor):
     """Continues the caller's trace, spans the call, and writes one log line for it."""
 
-    def __init__(self, telemetry: Telemetry, address: str) -> None:
+    def __init__(self, telemetry: Telemetry, calls: CallsInFlight) -> None:
+        super().__init__()
         self._telemetry = telemetry
-        host, _, port = address.rpartition(":")
-        self._server = {semconv.SERVER_ADDRESS: host, semconv.SERVER_PORT: int(port) if port.isdigit() else 0}
+        self._calls = calls
+        self._recorder: RpcRecorder | None = None
 
-    async def intercept_service(
-        self, continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]], handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
-        """Stand around the handlers of our own services."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or not method.startswith(OURS):
-            return handler
-        caller = extract(handler_call_details.invocation_metadata)
-        return wrapped(handler, lambda context: self._call(method[1:], caller, context))
-
-    @asynccontextmanager
-    async def _call(self, method: str, caller: otel_context.Context, context: Context) -> AsyncIterator[None]:
-        span: Span | None = None
+    def listening_on(self, address: str) -> None:
+        """Take the server's address for the spans; it is known only when the server has been made."""
         if self._telemetry.enabled:
-            attributes = {semconv.RPC_SYSTEM_NAME: "grpc", semconv.RPC_METHOD: method, **self._server}
-            span = self._telemetry.tracer.start_span(method, context=caller, kind=SpanKind.SERVER, attributes=attributes)
-            caller = trace.set_span_in_context(span, caller)
-        # Each call runs in a task of its own, so the context needs no detaching; a stream may even be closed from another task, where that would fail.
-        otel_context.attach(rooted(caller))
-        started = time.monotonic()
-        code = "OK"
-        try:
-            yield
-        except grpc.aio.AbortError:
-            code = _code_of(context)
-            raise
-        except Exception:
-            code = "UNKNOWN"
-            raise
-        except BaseException:
-            # The caller went away or his deadline passed: the call was cancelled, or its stream was closed.
-            code = "CANCELLED"
-            raise
-        finally:
-            if span is not None:
-                _end(span, code)
-            _log.info("%s %s", method, code, extra={"rpc": method, "code": code, "seconds": round(time.monotonic() - started, 6)})
+            self._recorder = RpcRecorder(self._telemetry, SpanKind.SERVER, address)
+
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:
+        """Return what traces one call."""
+        return _TracedCall(method, context, self._recorder, self._calls)
 
 
-def _code_of(context: Context) -> str:
-    code: object = context.code()
-    return code.name if isinstance(code, grpc.StatusCode) else _NAMES.get(code if isinstance(code, int) else 2, "UNKNOWN")
+class _TracedCall(AbstractAsyncContextManager[None]):
+    def __init__(self, method: str, context: Context, recorder: RpcRecorder | None, calls: CallsInFlight) -> None:
+        self._method = method
+        self._context = context
+        self._recorder = recorder
+        self._calls = calls
+        self._record: RpcRecord | None = None
+        self._began = time.monotonic()
+        self._budget: float | None = None
 
+    async def __aenter__(self) -> None:
+        self._calls.begin()
+        caller = extract(self._context.invocation_metadata() or ())
+        if self._recorder is not None:
+            self._record = self._recorder.begin(self._method, caller)
+            caller = trace.set_span_in_context(self._record.span, caller)
+        self._trace = rooted(caller)
+        # Each call runs in a task of its own, so the context needs no detaching.
+        otel_context.attach(self._trace)
+        self._budget = self._context.time_remaining()
 
-def _end(span: Span, code: str) -> None:
-    span.set_attribute(semconv.RPC_RESPONSE_STATUS_CODE, code)
-    if code != "OK":
-        span.set_attribute(semconv.ERROR_TYPE, code)
-    if code in _SERVER_ERRORS:
-        span.set_status(Status(StatusCode.ERROR))
-    span.end()
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        code = self._code(error)
+        if self._record is not None:
+            self._record.end(code)
+        # A stream that nobody reads any more is closed in another task, which knows nothing of the trace.
+        otel_context.attach(self._trace)
+        _log.info("%s %s", self._method, code, extra={"rpc": self._method, "code": code, "seconds": round(time.monotonic() - self._began, 6)})
+        self._calls.end()
+
+    def _code(self, error: BaseException | None) -> str:
+        if error is None or isinstance(error, grpc.aio.AbortError):
+            # Whatever the stubs say: nothing where nobody has set it, else what was set, which may be a number.
+            code: object = self._context.code()
+            if isinstance(code, grpc.StatusCode):
+                return code.name
+            return "OK" if code is None else _NAMES.get(cast("int", code), "UNKNOWN")
+        if isinstance(error, Exception):
+            return "UNKNOWN"
+        # The call was cancelled or its stream closed: the caller went away, or his deadline passed. gRPC does not say which, and the two ends' clocks differ a
+        # little: the wire overstates timeouts.
+        if self._budget is not None and self._context.time_remaining() <= _DEADLINE_TOLERANCE_SECONDS + OVERSTATED_SHARE * self._budget:
+            return "DEADLINE_EXCEEDED"
+        return "CANCELLED"

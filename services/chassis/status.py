@@ -1,14 +1,17 @@
 """What becomes of each domain error on the wire: the one table, and the way back.
 
-Details are `google.rpc` messages in the trailer `grpc-status-details-bin`. They stay under 4 KiB, because trailers beyond 16 KiB destroy the error they explain.
+Details are `google.rpc` messages in the trailer `grpc-status-details-bin`. They stay under 4 KiB, because trailers beyond 16 KiB destroy the error that they
+explain, and beyond 8 KiB may do so. Everything that grows with the request is therefore cut to its share of the room.
 """
 
-from collections.abc import Callable, Mapping
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import grpc
-from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
@@ -31,10 +34,23 @@ from services.chassis.errors import (
 DOMAIN = "ensemble"
 DETAILS_KEY = "grpc-status-details-bin"
 DETAILS_LIMIT = 4096
-_TEXT_LIMIT = 1024
 _NANOS = 1_000_000_000
+_LONGEST_RETRY_SECONDS = 10_000 * 365 * 86_400.0
+# Shares of the room, in bytes of UTF-8; with the wrapping of each detail they stay within it. Violations come with no metadata to speak of, so 32 of the
+# usual length fit; the message, which says the same again, gets what they leave.
+_MESSAGE_LIMIT = 512
+_METADATA_LIMIT = 1792
+_VIOLATIONS_LIMIT = 3776
+_NAME_LIMIT = 256
+_DESCRIPTION_LIMIT = 512
+# What the wire adds, in tags and lengths, at most: to each entry of a map, to each violation, to the code and message of a status.
+_ENTRY_COST = 12
+_VIOLATION_COST = 3
+_STATUS_COST = 8
 
 Code = grpc.StatusCode
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,14 +75,12 @@ class _Row:
 
 
 def to_status(error: EnsembleError) -> RpcStatus:
-    """Return an error's status with details."""
+    """Return an error's status with details. Raises `LookupError` for an error that is not in the table."""
     if isinstance(error, RemoteError):
-        return RpcStatus(code=Code[error.code], message=error.message, details=error.details)
+        return RpcStatus(code=grpc.StatusCode[error.code], message=_cut(error.message, _MESSAGE_LIMIT), details=error.details)
     row = _row(error)
-    info = error_details_pb2.ErrorInfo(reason=row.reason(error), domain=DOMAIN)
-    for key, value in row.metadata(error).items():
-        info.metadata[key[:64]] = value[:256]
-    return _packed(row.code(error), str(error)[:_TEXT_LIMIT], [info, *row.details(error)])
+    info = error_details_pb2.ErrorInfo(reason=_cut(row.reason(error), _NAME_LIMIT), domain=DOMAIN, metadata=_fitting(row.metadata(error)))
+    return _packed(row.code(error), str(error), [info, *row.details(error)])
 
 
 def internal_status(request_id: str) -> RpcStatus:
@@ -89,7 +103,9 @@ def from_rpc_error(service: str, error: grpc.aio.AioRpcError) -> EnsembleError:
         return DependencyUnavailable(service)
     if code is Code.DEADLINE_EXCEEDED:
         return DeadlineSpent(f"the {service}")
-    status = _packed(Code.INTERNAL, "internal error", [error_details_pb2.ErrorInfo(reason="INTERNAL", domain=DOMAIN, metadata={"service": service})])
+    request_id = uuid4().hex
+    _log.error("the %s answered what no service of ours answers", service, extra={"code": code.name, "request_id": request_id})
+    status = internal_status(request_id)
     return RemoteError(code=status.code.name, message=status.message, details=status.details)
 
 
@@ -101,25 +117,30 @@ def _row(error: EnsembleError) -> _Row:
 
 
 def _packed(code: grpc.StatusCode, message: str, details: list[Message]) -> RpcStatus:
-    """Pack the details, leaving out trailing entries until they fit; the error info is first and always fits."""
-    status = status_pb2.Status(code=code.value[0], message=message)
+    status = status_pb2.Status()
     for detail in details:
-        _trim(detail)
-        packed = AnyMessage()
-        packed.Pack(detail)
-        if status.ByteSize() + packed.ByteSize() + 8 <= DETAILS_LIMIT:
-            status.details.append(packed)
-    return RpcStatus(code=code, message=message, details=status.SerializeToString())
+        status.details.add().Pack(detail)
+    status.code = code.value[0]
+    status.message = _cut(message, min(_MESSAGE_LIMIT, DETAILS_LIMIT - status.ByteSize() - _STATUS_COST))
+    return RpcStatus(code=code, message=status.message, details=status.SerializeToString())
 
 
-def _trim(detail: Message) -> None:
-    """Shorten what grows with the request, so that one detail takes at most half of the room."""
-    if isinstance(detail, error_details_pb2.BadRequest):
-        while detail.ByteSize() > DETAILS_LIMIT // 2:
-            detail.field_violations.pop()
-    elif isinstance(detail, error_details_pb2.ErrorInfo):
-        while detail.ByteSize() > DETAILS_LIMIT // 2:
-            detail.metadata.popitem()
+def _cut(text: str, limit: int) -> str:
+    """Return as much of a text as fits into so many bytes of UTF-8; what UTF-8 cannot say becomes a question mark."""
+    return text.encode(errors="replace")[:limit].decode(errors="ignore")
+
+
+def _fitting(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Return the first entries that fit into their share of the room."""
+    kept: dict[str, str] = {}
+    room = _METADATA_LIMIT
+    for key, value in metadata.items():
+        short_key, short_value = _cut(key, _NAME_LIMIT), _cut(value, _NAME_LIMIT)
+        room -= len(short_key.encode()) + len(short_value.encode()) + _ENTRY_COST
+        if room < 0:
+            break
+        kept[short_key] = short_value
+    return kept
 
 
 def _details(error: grpc.aio.AioRpcError) -> bytes | None:
@@ -127,36 +148,62 @@ def _details(error: grpc.aio.AioRpcError) -> bytes | None:
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
-                status = status_pb2.Status.FromString(value)
+                ours = any(info.domain == DOMAIN for info in _error_infos(status_pb2.Status.FromString(value)))
             except DecodeError:
                 return None
-            info = error_details_pb2.ErrorInfo()
-            ours = any(detail.Unpack(info) and info.domain == DOMAIN for detail in status.details if detail.Is(info.DESCRIPTOR))
             return value if ours else None
     return None
 
 
+def _error_infos(status: status_pb2.Status) -> Iterator[error_details_pb2.ErrorInfo]:
+    for detail in status.details:
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            yield info
+
+
 def _retry_info(error: Any) -> list[Message]:
     seconds = error.retry_after_seconds
-    if seconds is None:
+    if seconds is None or not math.isfinite(seconds):
         return []
-    whole, nanos = divmod(round(seconds * _NANOS), _NANOS)
+    whole, nanos = divmod(round(min(max(0.0, seconds), _LONGEST_RETRY_SECONDS) * _NANOS), _NANOS)
     return [error_details_pb2.RetryInfo(retry_delay=Duration(seconds=whole, nanos=nanos))]
 
 
+def _violations(error: InvalidInput) -> list[error_details_pb2.BadRequest.FieldViolation]:
+    """Return the first violations that fit into their share of the room."""
+    kept: list[error_details_pb2.BadRequest.FieldViolation] = []
+    room = _VIOLATIONS_LIMIT
+    for violation in error.violations:
+        short = error_details_pb2.BadRequest.FieldViolation(
+            field=_cut(violation.field, _NAME_LIMIT), description=_cut(violation.description, _DESCRIPTION_LIMIT)
+        )
+        room -= short.ByteSize() + _VIOLATION_COST
+        if room < 0:
+            break
+        kept.append(short)
+    return kept
+
+
 def _bad_request(error: InvalidInput) -> list[Message]:
-    violations = [
-        error_details_pb2.BadRequest.FieldViolation(field=violation.field[:256], description=violation.description[:512]) for violation in error.violations
-    ]
-    return [error_details_pb2.BadRequest(field_violations=violations)]
+    return [error_details_pb2.BadRequest(field_violations=_violations(error))]
+
+
+def _left_out(error: InvalidInput) -> Mapping[str, str]:
+    left_out = len(error.violations) - len(_violations(error))
+    return {"violations_left_out": str(left_out)} if left_out else {}
 
 
 def _resource(error: NotFound) -> list[Message]:
-    return [error_details_pb2.ResourceInfo(resource_type=error.kind, resource_name=error.name[:256], description=str(error)[:512])]
+    return [
+        error_details_pb2.ResourceInfo(
+            resource_type=_cut(error.kind, _NAME_LIMIT), resource_name=_cut(error.name, _NAME_LIMIT), description=_cut(str(error), _DESCRIPTION_LIMIT)
+        )
+    ]
 
 
 def _quota(error: QuotaExhausted) -> list[Message]:
-    violation = error_details_pb2.QuotaFailure.Violation(subject=error.subject[:256], description=str(error)[:512])
+    violation = error_details_pb2.QuotaFailure.Violation(subject=_cut(error.subject, _NAME_LIMIT), description=_cut(str(error), _DESCRIPTION_LIMIT))
     return [error_details_pb2.QuotaFailure(violations=[violation]), *_retry_info(error)]
 
 
@@ -182,7 +229,7 @@ def _unavailable_reason(error: DependencyUnavailable) -> str:
 
 
 _TABLE: Mapping[type, _Row] = {
-    InvalidInput: _Row(_fixed(Code.INVALID_ARGUMENT), lambda _: "INVALID_INPUT", lambda _: {}, _bad_request),
+    InvalidInput: _Row(_fixed(Code.INVALID_ARGUMENT), lambda _: "INVALID_INPUT", _left_out, _bad_request),
     Unauthenticated: _Row(_fixed(Code.UNAUTHENTICATED), lambda _: "UNAUTHENTICATED", lambda _: {}, lambda _: []),
     NotAllowed: _Row(_fixed(Code.PERMISSION_DENIED), lambda _: "NOT_ALLOWED", lambda _: {}, lambda _: []),
     NotFound: _Row(_fixed(Code.NOT_FOUND), lambda _: "NOT_FOUND", _attribute("kind"), _resource),
@@ -192,5 +239,4 @@ _TABLE: Mapping[type, _Row] = {
     DeadlineSpent: _Row(_fixed(Code.DEADLINE_EXCEEDED), lambda _: "DEADLINE_SPENT", _attribute("stage"), lambda _: []),
     DependencyUnavailable: _Row(_fixed(Code.UNAVAILABLE), _unavailable_reason, _attribute("service"), _retry_info),
     Unsupported: _Row(_fixed(Code.UNIMPLEMENTED), lambda _: "UNSUPPORTED", _attribute("rpc"), lambda _: []),
-    EnsembleError: _Row(_fixed(Code.INTERNAL), lambda _: "INTERNAL", lambda _: {}, lambda _: []),
 }

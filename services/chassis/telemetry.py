@@ -1,25 +1,33 @@
-"""Telemetry of one service: a tracer of its own, exported over OTLP where an endpoint is configured, otherwise off.
+"""Telemetry of one service: a tracer and a meter of its own, exported over OTLP where an endpoint is configured, otherwise off.
 
-Each service has its own provider rather than the process-wide one, because under `ensemble up` four services share a process. When telemetry is off neither the
-SDK nor the exporter is imported and no span is made; the trace context still travels from hop to hop.
+Each service has its own providers rather than the process-wide ones, because under `ensemble up` four services share a process. When telemetry is off neither
+the SDK nor the exporter is imported and no span is made; the trace context still travels from hop to hop.
 """
 
 import asyncio
+import logging
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import grpc
 from opentelemetry import trace
+from opentelemetry.metrics import Meter, NoOpMeter
 
 from services.chassis import _semconv as semconv
 from services.chassis.configuration import Configuration
 
 SCOPE = "ensemble"
-EXPORT_DELAY_MILLISECONDS = 1000
+SPAN_EXPORT_DELAY_MILLISECONDS = 1000
+METRIC_EXPORT_INTERVAL_MILLISECONDS = 15_000
+EXPORT_TIMEOUT_SECONDS = 5.0
+LONGEST_SHUTDOWN_SECONDS = 2.0
+"""How long an unreachable receiver may hold a service's end up."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TelemetrySettings:
-    """Where spans go."""
+    """Where spans and metrics go."""
 
     endpoint: str | None = None
     """The OTLP gRPC receiver, for example "http://127.0.0.1:4317"; None switches telemetry off."""
@@ -34,21 +42,24 @@ class TelemetrySettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Telemetry:
-    """What a service traces with."""
+    """What a service traces and measures with."""
 
     tracer: trace.Tracer
+    meter: Meter
     enabled: bool
+    """Whether anything is recorded at all."""
     capture_content: bool
+    """Whether prompts and answers may be recorded."""
     flush: Callable[[], None]
-    """Export what is left and stop; blocks."""
+    """Export what is left and stop; blocks, for `LONGEST_SHUTDOWN_SECONDS` at most."""
 
     @classmethod
     def off(cls) -> "Telemetry":
         """Return telemetry that records nothing."""
-        return cls(tracer=trace.NoOpTracer(), enabled=False, capture_content=False, flush=lambda: None)
+        return cls(tracer=trace.NoOpTracer(), meter=NoOpMeter(SCOPE), enabled=False, capture_content=False, flush=lambda: None)
 
     async def shutdown(self) -> None:
-        """Export what is left and stop; an unreachable receiver holds it up for a few seconds at most."""
+        """Export what is left and stop; an unreachable receiver holds it up for `LONGEST_SHUTDOWN_SECONDS` at most."""
         if self.enabled:
             await asyncio.to_thread(self.flush)
 
@@ -58,12 +69,57 @@ def start_telemetry(service_name: str, settings: TelemetrySettings) -> Telemetry
     if settings.endpoint is None:
         return Telemetry.off()
     # Imported only here: they take 0.3 s and 20 MB that a service without telemetry need not spend.
+    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
     from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
+    from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-    provider = TracerProvider(resource=Resource.create({semconv.SERVICE_NAME: f"ensemble-{service_name}"}), shutdown_on_exit=False)
-    exporter = OTLPSpanExporter(endpoint=settings.endpoint, insecure=not settings.endpoint.startswith("https://"), timeout=5)
-    provider.add_span_processor(BatchSpanProcessor(exporter, schedule_delay_millis=EXPORT_DELAY_MILLISECONDS))
-    return Telemetry(tracer=provider.get_tracer(SCOPE), enabled=True, capture_content=settings.capture_content, flush=provider.shutdown)
+    logging.getLogger(_EXPORTER_LOGGER).addFilter(_REFUSED_ONCE)
+    resource = Resource.create({semconv.SERVICE_NAME: f"ensemble-{service_name}"})
+    insecure = not settings.endpoint.startswith("https://")
+    tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
+    spans = OTLPSpanExporter(endpoint=settings.endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_SECONDS)
+    tracers.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=SPAN_EXPORT_DELAY_MILLISECONDS))
+    metrics = OTLPMetricExporter(endpoint=settings.endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_SECONDS)
+    reader = PeriodicExportingMetricReader(metrics, export_interval_millis=METRIC_EXPORT_INTERVAL_MILLISECONDS)
+    meters = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
+    return Telemetry(
+        tracer=tracers.get_tracer(SCOPE),
+        meter=meters.get_meter(SCOPE),
+        enabled=True,
+        capture_content=settings.capture_content,
+        flush=lambda: _run_bounded(tracers.shutdown, meters.shutdown),
+    )
+
+
+class _RefusedOnce(logging.Filter):
+    """Lets the complaint that a receiver does not take one kind of data through once: one for traces alone, such as Jaeger's, would fill the log."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: set[tuple[object, ...]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        what = record.args if isinstance(record.args, tuple) else ()
+        if grpc.StatusCode.UNIMPLEMENTED not in what:
+            return True
+        if what in self._told:
+            return False
+        self._told.add(what)
+        return True
+
+
+_EXPORTER_LOGGER = "opentelemetry.exporter.otlp.proto.grpc.exporter"
+_REFUSED_ONCE = _RefusedOnce()
+
+
+def _run_bounded(*ends: Callable[[], object]) -> None:
+    """Run each in a thread that does not keep the process alive: an exporter tries batch after batch at a receiver that is gone."""
+    threads = [threading.Thread(target=end, name="telemetry's end", daemon=True) for end in ends]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LONGEST_SHUTDOWN_SECONDS)

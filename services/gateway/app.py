@@ -20,7 +20,6 @@ from services.chassis.deadline import Deadline
 from services.chassis.server import RunningServer, serve
 from services.chassis.status import from_rpc_error
 from services.chassis.telemetry import TelemetrySettings, start_telemetry
-from services.gateway.margin import margin_for
 from services.gateway.planner import Planner, new_run_id
 from services.gateway.profiles import profiles_from
 from services.gateway.servicer import GatewayServicer
@@ -43,14 +42,14 @@ class GrpcRuns:
     async def run(self, plan: RunPlan, deadline: Deadline) -> orchestrator_service_pb2.RunResponse:
         """Run and return what it brought."""
         try:
-            return await self._stub.Run(plan_to_proto(plan), timeout=_timeout(deadline))
+            return await self._stub.Run(plan_to_proto(plan), timeout=timeout_for(deadline))
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error("orchestrator", error) from error
 
     async def stream(self, plan: RunPlan, deadline: Deadline) -> AsyncGenerator[orchestrator_service_pb2.StreamRunResponse, None]:
         """Run and yield what happens."""
         request = orchestrator_service_pb2.StreamRunRequest(run=plan_to_proto(plan))
-        call = self._stub.StreamRun(request, timeout=_timeout(deadline))
+        call = self._stub.StreamRun(request, timeout=timeout_for(deadline))
         try:
             async for event in call:
                 yield event
@@ -70,7 +69,7 @@ class GrpcAvailability:
     async def states(self, deadline: Deadline) -> Mapping[str, model_state_pb2.ModelState]:
         """Return the state of every model by its name."""
         try:
-            reply = await self._stub.GetState(limiter_service_pb2.GetStateRequest(), timeout=_timeout(deadline))
+            reply = await self._stub.GetState(limiter_service_pb2.GetStateRequest(), timeout=timeout_for(deadline))
         except grpc.aio.AioRpcError as error:
             raise from_rpc_error("limiter", error) from error
         return {state.model: state for state in reply.models}
@@ -90,10 +89,6 @@ async def follow(channel: grpc.aio.Channel, tell: Callable[[bool], None]) -> Non
             tell(False)
         await channel.wait_for_state_change(state)
         state = channel.get_state(try_to_connect=True)
-
-
-def _timeout(deadline: Deadline) -> float:
-    return timeout_for(deadline, margin_for(deadline.remaining()))
 
 
 @asynccontextmanager

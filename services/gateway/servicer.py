@@ -19,7 +19,7 @@ from ensemble.v1 import (
     strategy_options_pb2,
 )
 from services.chassis.deadline import Deadline
-from services.chassis.server_deadline import deadline_of
+from services.chassis.server_deadline import OVERSTATED_SHARE, deadline_of
 from services.gateway.availability import Availability
 from services.gateway.planner import Planner
 from services.gateway.profiles import Profile
@@ -85,15 +85,15 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
 
     async def ListProfiles(
         self,
-        request: gateway_service_pb2.ListProfilesRequest,  # noqa: ARG002 - the message is empty
-        context: aio.ServicerContext[object, object],  # noqa: ARG002 - the signature of an RPC
+        request: gateway_service_pb2.ListProfilesRequest,
+        context: aio.ServicerContext[object, object],
     ) -> gateway_service_pb2.ListProfilesResponse:
         """List the profiles."""
         return self._profiles
 
     async def ListModels(
         self,
-        request: gateway_service_pb2.ListModelsRequest,  # noqa: ARG002 - the message is empty
+        request: gateway_service_pb2.ListModelsRequest,
         context: aio.ServicerContext[object, object],
     ) -> gateway_service_pb2.ListModelsResponse:
         """List the models with their states; one that the limiter does not know has none."""
@@ -112,7 +112,12 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         )
 
     def _deadline(self, context: aio.ServicerContext[object, object]) -> Deadline:
-        return deadline_of(context, default_seconds=self._settings.default_deadline_seconds, cap_seconds=self._settings.deadline_cap_seconds)
+        return deadline_of(
+            context,
+            default_seconds=self._settings.default_deadline_seconds,
+            cap_seconds=self._settings.deadline_cap_seconds,
+            overstated_share=OVERSTATED_SHARE,
+        )
 
 
 def read_question(request: gateway_service_pb2.GenerateRequest) -> Question:

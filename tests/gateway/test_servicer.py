@@ -180,6 +180,13 @@ async def test_the_run_ends_before_the_caller_gives_up(seconds: float, stub: Stu
     assert orchestrator.seconds_left[0] <= seconds - 0.01
 
 
+async def test_the_run_ends_before_the_caller_gives_up_whatever_he_gave_before(stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """A timeout that is a little shorter than an earlier one of the same connection crosses the wire as that earlier one."""
+    for seconds in (30.0, 29.3):
+        await stub.Generate(Request(prompt="a"), timeout=seconds)
+        assert orchestrator.seconds_left[-1] <= seconds - 0.01
+
+
 async def ask_once(stub: Stub) -> None:
     """Ask in one piece."""
     await stub.Generate(Request(prompt="a"))

@@ -47,12 +47,15 @@ async def serving(
     telemetry: Telemetry | None = None,
     listen: str = "127.0.0.1:0",
     grace_seconds: float = 5.0,
+    notice_seconds: float = 0.1,
     clean_up_seconds: float = 5.0,
     reflection: bool = False,
     **methods: Method,
 ) -> AsyncIterator[RunningServer]:
     """Serve the methods by their names."""
-    settings = ServerSettings(listen=listen, grace_seconds=grace_seconds, clean_up_seconds=clean_up_seconds, reflection=reflection)
+    settings = ServerSettings(
+        listen=listen, grace_seconds=grace_seconds, notice_seconds=notice_seconds, clean_up_seconds=clean_up_seconds, reflection=reflection
+    )
 
     def register(server: grpc.aio.Server) -> None:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))

@@ -4,13 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import grpc
 
 from services.chassis.telemetry import Telemetry, TelemetrySettings, start_telemetry
 from services.chassis.trace_context import current_trace_id
 from tests.support.otlp_receiver import OtlpReceiver, ReceivedSpan
-from tests.support.scripted_rpcs import SERVICE, Caller, Context, calling, serving, stream, unary
+from tests.support.scripted_rpcs import SERVICE, Caller, Context, Method, calling, serving, stream, unary
 
 BACK = "ensemble.test.BackService"
 
@@ -75,7 +76,7 @@ async def two_hops(receiver: OtlpReceiver) -> AsyncIterator[Hops]:
         back = await stack.enter_async_context(serving(service=BACK, telemetry=of_back, **methods))
         to_back = await stack.enter_async_context(calling(back.address, service=BACK, telemetry=of_front))
 
-        def passing(method: str) -> object:
+        def passing(method: str) -> Method:
             async def forward(request: bytes, context: Context) -> bytes:
                 try:
                     return bytes(await to_back.unary(method, request))
@@ -92,7 +93,7 @@ async def two_hops(receiver: OtlpReceiver) -> AsyncIterator[Hops]:
             finally:
                 call.cancel()
 
-        forwards = {name: passing(name) for name in ("Answer", "Refuse", "Break", "Hang")}
+        forwards: dict[str, Any] = {name: passing(name) for name in ("Answer", "Refuse", "Break", "Hang")}
         front = await stack.enter_async_context(serving(service=SERVICE, telemetry=of_front, Count=stream(forward_count), **forwards))
         caller = await stack.enter_async_context(calling(front.address, telemetry=of_caller))
         hops = Hops(front=caller, front_address=front.address, back_address=back.address, receiver=receiver, telemetries=telemetries)
