@@ -77,8 +77,10 @@ class OpenAIEndpoint:
         """Complete one chat; return how it ended. Raises only CancelledError, after the connection is closed."""
         call = _Call(request, on_text, self._clock)
         total = asyncio.timeout(request.timeouts.total)
+        # A whole answer has no first token before its end.
+        first = request.timeouts.first_token if request.stream else request.timeouts.total
         try:
-            async with total, asyncio.timeout(request.timeouts.first_token) as patience, self._response(request) as response:
+            async with total, asyncio.timeout(first) as patience, self._response(request) as response:
                 call.headers = _rate_limit_headers(response.headers)
                 await call.read(response, patience)
         except TimeoutError:

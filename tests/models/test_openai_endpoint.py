@@ -310,6 +310,13 @@ async def test_timeouts_count_content(endpoint: OpenAIEndpoint, provider: FakePr
     await provider.disconnected("m")
 
 
+async def test_a_whole_answer_has_all_its_time(endpoint: OpenAIEndpoint, provider: FakeProvider) -> None:
+    """Asked for without a stream, an answer is bounded by the total alone: there is no first token before its end."""
+    provider.script("m", Answer(delay_seconds=0.3))
+    assert (await complete(endpoint, request(stream=False, first_token=0.1))).outcome is Outcome.OK
+    assert (await complete(endpoint, request(stream=True, first_token=0.1))).reason == "timeout_first_token"
+
+
 async def test_a_cancel_closes_the_connection(endpoint: OpenAIEndpoint, provider: FakeProvider) -> None:
     """The provider sees the caller leave, before the cancellation comes out."""
     for reply in (Hang(), Stream(events=[HELLO], end="hang")):
