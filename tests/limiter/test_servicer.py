@@ -183,7 +183,8 @@ async def test_many_callers_never_exceed_the_limit(address: str) -> None:
             assert isinstance(decision, Permit)
             running += 1
             most = max(most, running)
-            await asyncio.sleep(0)
+            # Held for a while, so that the calls overlap.
+            await asyncio.sleep(0.02)
             running -= 1
             assert await permits.report([PermitOutcome(permit_id=decision.permit_id, result=CallResult.SUCCESS)]) == (Settlement.SETTLED,)
 
