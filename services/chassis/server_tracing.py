@@ -59,17 +59,14 @@ class _TracedCall(AbstractAsyncContextManager[None]):
         if self._recorder is not None:
             self._record = self._recorder.begin(self._method, caller)
             caller = trace.set_span_in_context(self._record.span, caller)
-        self._trace = rooted(caller)
-        # Each call runs in a task of its own, so the context needs no detaching.
-        otel_context.attach(self._trace)
+        # Each call runs in a task of its own, so the context needs no detaching; a stream that is closed by another task could not even do it.
+        otel_context.attach(rooted(caller))
         self._budget = self._context.time_remaining()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         code = self._code(error)
         if self._record is not None:
             self._record.end(code)
-        # A stream that nobody reads any more is closed in another task, which knows nothing of the trace.
-        otel_context.attach(self._trace)
         _log.info("%s %s", self._method, code, extra={"rpc": self._method, "code": code, "seconds": round(time.monotonic() - self._began, 6)})
         self._calls.end()
 

@@ -132,7 +132,7 @@ async def leaving(hanging: Hanging, **how: float) -> AsyncIterator[tuple[Caller,
             yield caller, Caller(probing), stopping, call
 
 
-async def test_a_call_in_flight_finishes_during_the_drain(hanging: Hanging) -> None:
+async def test_a_call_in_flight_finishes_during_the_drain(hanging: Hanging, caplog: pytest.LogCaptureFixture) -> None:
     """Health first, then the calls that are under way; the server waits for them and takes no new ones."""
     async with leaving(hanging, grace_seconds=20.0, notice_seconds=0.0) as (caller, _, stopping, call):
         assert not stopping.done()
@@ -142,6 +142,7 @@ async def test_a_call_in_flight_finishes_during_the_drain(hanging: Hanging) -> N
         hanging.finish.set()
         assert await call == b"finished"
         await stopping
+    assert "leaves" not in caplog.text
 
 
 async def test_calls_are_taken_for_a_moment_after_the_notice(hanging: Hanging) -> None:

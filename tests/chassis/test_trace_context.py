@@ -58,6 +58,7 @@ def test_a_context_of_the_process_does_not_leak_in() -> None:
     token = otel_context.attach(extract([("traceparent", PARENT)]))
     try:
         assert not span_of(extract([])).is_valid
+        assert not span_of(extract([("traceparent", "malformed")])).is_valid
     finally:
         otel_context.detach(token)
 

@@ -249,6 +249,23 @@ async def test_a_server_that_is_not_there_is_in_the_clients_span(receiver: OtlpR
     assert (span.attributes["rpc.response.status_code"], span.error) == ("UNAVAILABLE", True)
 
 
+async def test_a_calls_own_metadata_stay(receiver: OtlpReceiver) -> None:
+    """The trace context comes on top of what the caller sends."""
+    seen: list[dict[str, str | bytes]] = []
+
+    async def remember(_: bytes, context: Context) -> bytes:
+        seen.append(dict(context.invocation_metadata() or ()))
+        return b""
+
+    telemetry = start_telemetry("caller", TelemetrySettings(endpoint=receiver.endpoint))
+    async with serving(Ask=unary(remember)) as server, calling(server.address, telemetry=telemetry) as caller:
+        await caller.unary("Ask", metadata=(("x-own", "1"), ("x-own-bin", b"2")))
+        await caller.unary("Ask")
+    await telemetry.shutdown()
+    assert (seen[0]["x-own"], seen[0]["x-own-bin"]) == ("1", b"2")
+    assert [str(metadata["traceparent"]).split("-")[2] for metadata in seen] == [span.span_id for span in receiver.spans]
+
+
 async def test_a_call_that_cannot_be_made_ends_its_span(receiver: OtlpReceiver) -> None:
     """On a channel that is closed: the error is raised as gRPC raises it, and no span stays open."""
     telemetry = start_telemetry("caller", TelemetrySettings(endpoint=receiver.endpoint))
