@@ -1,48 +1,93 @@
 """A client of the gateway: a channel, a deadline, a trace of its own."""
 
 import random
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 import grpc
 
 from ensemble.v1 import gateway_service_pb2, gateway_service_pb2_grpc
+from services.cli.exit_codes import CommandError, ExitCode
+from services.cli.rpc_errors import CallFailed, failure_of
 
 MAX_MESSAGE_BYTES = 8 << 20
-_OPTIONS = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES), ("grpc.max_send_message_length", MAX_MESSAGE_BYTES)]
+CHANNEL_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # Where http_proxy is set, gRPC would ask it even for a service on this machine.
+    ("grpc.enable_http_proxy", 0),
+]
+_TARGET = re.compile(r"[!-~]+")
 
 Metadata = tuple[tuple[str, str], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A sampled trace that begins here (W3C Trace Context), so that whoever asks knows its id, however the call ends."""
+
+    trace_id: str
+    span_id: str
+
+    @classmethod
+    def begun(cls) -> "Trace":
+        """Return a fresh one."""
+        # Ids must differ, not be unpredictable.
+        return cls(f"{random.getrandbits(128) or 1:032x}", f"{random.getrandbits(64) or 1:016x}")
+
+    def metadata(self) -> Metadata:
+        """Return what carries it."""
+        return (("traceparent", f"00-{self.trace_id}-{self.span_id}-01"),)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayClient:
+    """Calls to one gateway within one trace."""
+
+    stub: "gateway_service_pb2_grpc.GatewayServiceAsyncStub"
+    trace: Trace
+
+    async def stream(self, request: gateway_service_pb2.GenerateRequest, *, timeout: float) -> AsyncIterator[gateway_service_pb2.StreamGenerateResponse]:
+        """Ask and yield what happens; leaving the stream cancels the run."""
+        streamed = gateway_service_pb2.StreamGenerateRequest(generate=request)
+        call = self.stub.StreamGenerate(streamed, timeout=timeout, metadata=self.trace.metadata())
+        try:
+            async for event in call:
+                yield event
+        finally:
+            call.cancel()
+
+    async def generate(self, request: gateway_service_pb2.GenerateRequest, *, timeout: float) -> gateway_service_pb2.GenerateResponse:
+        """Ask and return the whole response."""
+        return await self.stub.Generate(request, timeout=timeout, metadata=self.trace.metadata())
+
+    async def models(self, *, timeout: float) -> gateway_service_pb2.ListModelsResponse:
+        """Return the models."""
+        return await self.stub.ListModels(gateway_service_pb2.ListModelsRequest(), timeout=timeout, metadata=self.trace.metadata())
+
+    async def profiles(self, *, timeout: float) -> gateway_service_pb2.ListProfilesResponse:
+        """Return the ensembles."""
+        return await self.stub.ListProfiles(gateway_service_pb2.ListProfilesRequest(), timeout=timeout, metadata=self.trace.metadata())
+
+
 @asynccontextmanager
-async def gateway_at(address: str) -> "AsyncIterator[gateway_service_pb2_grpc.GatewayServiceAsyncStub]":
-    """Open a channel to a gateway."""
-    async with grpc.aio.insecure_channel(address, options=_OPTIONS) as channel:
-        stub: gateway_service_pb2_grpc.GatewayServiceAsyncStub = gateway_service_pb2_grpc.GatewayServiceStub(channel)
-        yield stub
-
-
-def new_trace() -> Metadata:
-    """Begin a sampled trace (W3C Trace Context), so that whoever asks knows its id beforehand."""
-    # Ids must differ, not be unpredictable.
-    trace_id, span_id = random.getrandbits(128) or 1, random.getrandbits(64) or 1
-    return (("traceparent", f"00-{trace_id:032x}-{span_id:016x}-01"),)
-
-
-async def ask_stream(
-    stub: "gateway_service_pb2_grpc.GatewayServiceAsyncStub", request: gateway_service_pb2.GenerateRequest, *, timeout: float
-) -> AsyncIterator[gateway_service_pb2.StreamGenerateResponse]:
-    """Ask and yield what happens; leaving the stream cancels the run."""
-    call = stub.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=request), timeout=timeout, metadata=new_trace())
+async def gateway_at(address: str) -> AsyncIterator[GatewayClient]:
+    """Open a channel to a gateway. Calls that fail inside raise `CallFailed`; an address that is none raises `CommandError`."""
+    trace = Trace.begun()
     try:
-        async for event in call:
-            yield event
-    finally:
-        call.cancel()
+        async with channel_to(address) as channel:
+            stub: gateway_service_pb2_grpc.GatewayServiceAsyncStub = gateway_service_pb2_grpc.GatewayServiceStub(channel)
+            yield GatewayClient(stub, trace)
+    except grpc.aio.AioRpcError as error:
+        raise CallFailed(failure_of(error), address=address, trace_id=trace.trace_id) from None
 
 
-async def ask(
-    stub: "gateway_service_pb2_grpc.GatewayServiceAsyncStub", request: gateway_service_pb2.GenerateRequest, *, timeout: float
-) -> gateway_service_pb2.GenerateResponse:
-    """Ask and return the whole response."""
-    return await stub.Generate(request, timeout=timeout, metadata=new_trace())
+@asynccontextmanager
+async def channel_to(address: str) -> AsyncIterator[grpc.aio.Channel]:
+    """Open a channel. Raises `CommandError` for what is no address."""
+    if _TARGET.fullmatch(address) is None:
+        raise CommandError(f"{address!r} is not an address; write HOST:PORT", ExitCode.WRONG)
+    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+        yield channel

@@ -7,14 +7,13 @@ import grpc
 from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from ensemble.v1 import gateway_service_pb2, model_state_pb2
-from services.cli.asking import print_json
+from ensemble.v1 import model_state_pb2
+from services.cli.ending import print_json
 from services.cli.exit_codes import ExitCode
-from services.cli.gateway_client import gateway_at
-from services.cli.receipt_table import plain, seconds
-from services.cli.rpc_errors import failure_of
+from services.cli.gateway_client import channel_to, gateway_at
+from services.cli.receipt_table import breaker_name, plain, seconds
 
 TIMEOUT_SECONDS = 5.0
 SERVICES = {
@@ -25,44 +24,33 @@ SERVICES = {
 }
 
 
-async def list_models(gateway: str, *, as_json: bool) -> ExitCode:
-    """Print the models with what is left of their limits."""
-    try:
-        async with gateway_at(gateway) as stub:
-            response = await stub.ListModels(gateway_service_pb2.ListModelsRequest(), timeout=TIMEOUT_SECONDS)
-    except grpc.aio.AioRpcError as error:
-        return _failed(error, as_json=as_json)
+async def list_models(gateway: str, *, as_json: bool) -> None:
+    """Print the models with what is left of their limits. Raises `CommandError`."""
+    async with gateway_at(gateway) as client:
+        response = await client.models(timeout=TIMEOUT_SECONDS)
     if as_json:
-        print_json(MessageToDict(response, preserving_proto_field_name=True))
-        return ExitCode.OK
-    table = Table("model", "provider", "name there", "breaker", "in flight", "left of its limits")
+        print_json(MessageToDict(response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+        return
+    table = _table("model", "provider", "name there", "breaker", "in flight", "left of its limits")
     for model in response.models:
         state = model.state
-        breaker = model_state_pb2.BreakerState.Name(state.breaker.state).removeprefix("BREAKER_STATE_")
-        if state.breaker.HasField("open_for"):
-            breaker += f" for {seconds(state.breaker.open_for)}"
         left = ", ".join(f"{limit.name} {limit.remaining}/{limit.limit}" for limit in state.limits)
-        table.add_row(plain(model.name), plain(model.provider), plain(model.provider_model), breaker, str(state.in_flight), plain(left))
+        table.add_row(*map(plain, (model.name, model.provider, model.provider_model, _breaker(state), str(state.in_flight), left)))
     Console().print(table)
-    return ExitCode.OK
 
 
-async def list_profiles(gateway: str, *, as_json: bool) -> ExitCode:
-    """Print the configured ensembles."""
-    try:
-        async with gateway_at(gateway) as stub:
-            response = await stub.ListProfiles(gateway_service_pb2.ListProfilesRequest(), timeout=TIMEOUT_SECONDS)
-    except grpc.aio.AioRpcError as error:
-        return _failed(error, as_json=as_json)
+async def list_profiles(gateway: str, *, as_json: bool) -> None:
+    """Print the configured ensembles. Raises `CommandError`."""
+    async with gateway_at(gateway) as client:
+        response = await client.profiles(timeout=TIMEOUT_SECONDS)
     if as_json:
-        print_json(MessageToDict(response, preserving_proto_field_name=True))
-        return ExitCode.OK
-    table = Table("profile", "strategy", "members", "refiner", "description")
+        print_json(MessageToDict(response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
+        return
+    table = _table("profile", "strategy", "members", "refiner", "description")
     for profile in response.profiles:
         members = ", ".join(member.id or member.model for member in profile.members)
-        table.add_row(plain(profile.name), plain(profile.strategy), plain(members), plain(profile.options.refiner.model), plain(profile.description))
+        table.add_row(*map(plain, (profile.name, profile.strategy, members, profile.options.refiner.model, profile.description)))
     Console().print(table)
-    return ExitCode.OK
 
 
 async def check_health(addresses: Mapping[str, str], *, as_json: bool) -> ExitCode:
@@ -72,7 +60,7 @@ async def check_health(addresses: Mapping[str, str], *, as_json: bool) -> ExitCo
     if as_json:
         print_json({"serving": serving, "services": found})
     else:
-        table = Table("service", "address", "alive", "ready")
+        table = _table("service", "address", "alive", "ready")
         for name, one in found.items():
             table.add_row(name, plain(one["address"]), one["alive"], one["ready"])
         Console().print(table)
@@ -80,7 +68,7 @@ async def check_health(addresses: Mapping[str, str], *, as_json: bool) -> ExitCo
 
 
 async def _health(name: str, address: str) -> dict[str, str]:
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with channel_to(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         return {"address": address, "alive": await _status(stub, ""), "ready": await _status(stub, SERVICES[name])}
 
@@ -93,11 +81,16 @@ async def _status(stub: health_pb2_grpc.HealthStub, service: str) -> str:
     return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
 
 
-def _failed(error: grpc.aio.AioRpcError, *, as_json: bool) -> ExitCode:
-    failure = failure_of(error)
-    if as_json:
-        print_json(failure.as_json())
-    else:
-        for line in failure.lines():
-            Console(stderr=True).print(line, style="red", markup=False, highlight=False)
-    return failure.exit_code
+def _table(*headings: str) -> Table:
+    """Return a table that breaks lines where it is too narrow, and never leaves out a part of a name."""
+    return Table(*(Column(heading, overflow="fold") for heading in headings))
+
+
+def _breaker(state: model_state_pb2.ModelState) -> str:
+    """Return what the model lets through and until when it does not."""
+    said = breaker_name(state.breaker.state)
+    if state.breaker.HasField("open_for"):
+        said += f" for {seconds(state.breaker.open_for)}"
+    if state.HasField("provider_backoff"):
+        said += f", provider asks to wait {seconds(state.provider_backoff)}"
+    return said

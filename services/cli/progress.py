@@ -1,15 +1,33 @@
 """Shows a run while it happens: a line for each member on standard error, the answer on standard output."""
 
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
-from ensemble.v1 import gateway_service_pb2
+from ensemble.v1 import gateway_service_pb2, outcome_pb2, run_event_pb2
 from services.cli.receipt_table import outcome, outcome_name, plain, seconds
-from services.cli.terminal_text import write_answer
+from services.cli.terminal_text import visible, write_answer
+
+_REFINER = "refiner"
+_GOOD = outcome_name(outcome_pb2.OUTCOME_OK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """What is known of one call."""
+
+    model: str = ""
+    state: str = "waiting"
+    style: str = ""
+    since: float | None = None
+    """When it began; None where it has not, or has ended."""
 
 
 class Progress:
@@ -19,12 +37,13 @@ class Progress:
     is written once, when it is whole: what a failed writer had begun to say must not end up in a file.
     """
 
-    def __init__(self, console: Console, answer: TextIO) -> None:
+    def __init__(self, console: Console, answer: TextIO, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._console = console
         self._answer = answer
-        self._rows: dict[str, tuple[str, str]] = {}
+        self._clock = clock
+        self._rows: dict[str, _Row] = {}
         self._live = Live(console=console, refresh_per_second=8, transient=True, get_renderable=self._table) if console.is_terminal else None
-        self._spoken = False
+        self._spoken = ""
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -38,44 +57,57 @@ class Progress:
         """Show one event."""
         match event.WhichOneof("event"):
             case "run_started":
-                self._rows = dict.fromkeys(event.run_started.candidate_ids, ("", "waiting"))
-                self._say(f"run {event.run_started.run_id}: {event.run_started.strategy} of {len(self._rows)} calls")
+                self._run_started(event.run_started)
             case "candidate_started":
-                self._rows[event.candidate_started.candidate_id] = (event.candidate_started.model, "asked")
-                self._say(f"{event.candidate_started.candidate_id}: asked {event.candidate_started.model}")
+                started = event.candidate_started
+                self._rows[started.candidate_id] = self._begun(started.model, "asked")
+                self._say(f"{started.candidate_id}: asked {started.model}")
             case "candidate_finished":
-                self._finished(event.candidate_finished.candidate.candidate_id, event)
+                self._candidate_finished(event.candidate_finished)
             case "refinement_started":
-                self._rows["refiner"] = (event.refinement_started.model, "writing")
-                self._say(f"refiner: {event.refinement_started.model} works on {len(event.refinement_started.candidate_ids)} candidates")
+                refinement = event.refinement_started
+                self._rows[_REFINER] = self._begun(refinement.model, f"writes from {len(refinement.candidate_ids)} candidates")
+                self._say(f"{_REFINER}: {refinement.model} writes from {len(refinement.candidate_ids)} candidates")
             case "answer_delta":
                 self._speak(event.answer_delta.text, restart=event.answer_delta.restart)
             case "run_finished":
                 self._finish(event.run_finished.answer)
 
-    def _finished(self, candidate_id: str, event: gateway_service_pb2.StreamGenerateResponse) -> None:
-        call = event.candidate_finished.call
-        said = outcome(call) if call.outcome else outcome_name(event.candidate_finished.candidate.outcome)
+    def _run_started(self, started: run_event_pb2.RunStarted) -> None:
+        self._rows = {candidate_id: _Row() for candidate_id in started.candidate_ids}
+        line = f"run {started.run_id}, trace {started.trace_id or 'none'}: {started.strategy} of {len(self._rows)} calls"
+        # Above the live table, which never holds it.
+        self._console.print(plain(line))
+
+    def _begun(self, model: str, state: str) -> _Row:
+        return _Row(model=model, state=state, since=self._clock())
+
+    def _candidate_finished(self, finished: run_event_pb2.CandidateFinished) -> None:
+        call = finished.call
+        name = outcome_name(finished.candidate.outcome)
+        said = outcome(call) if call.outcome else name
         if call.HasField("latency"):
             said += f" after {seconds(call.latency)}"
-        self._rows[candidate_id] = (call.model, said)
-        self._say(f"{candidate_id}: {said}")
+        self._rows[finished.candidate.candidate_id] = _Row(model=call.model, state=said, style="green" if name == _GOOD else "red")
+        self._say(f"{finished.candidate.candidate_id}: {said}")
 
     def _speak(self, text: str, *, restart: bool) -> None:
         if not self._answer.isatty():
             return
         self._settle()
         if restart and self._spoken:
-            self._console.print("\n\\[the answer starts anew]", style="yellow")
-        self._spoken = True
+            write_answer("\n", self._answer)
+            self._console.print("(the answer starts anew)", style="yellow")
+        self._spoken = text or self._spoken
         write_answer(text, self._answer)
 
     def _finish(self, answer: str) -> None:
         self._settle()
-        if self._spoken:
+        if not self._spoken:
+            self._spoken = answer
+            write_answer(answer, self._answer)
+        if not self._spoken.endswith("\n"):
             write_answer("\n", self._answer)
-        else:
-            write_answer(answer + "\n", self._answer)
 
     def _say(self, line: str) -> None:
         if self._live is None:
@@ -86,10 +118,13 @@ class Progress:
         if self._live is not None:
             self._live.stop()
             self._live = None
-            self._console.print(self._table())
+            if self._rows:
+                self._console.print(self._table())
 
     def _table(self) -> Table:
         table = Table(box=None, show_header=False, pad_edge=False)
-        for candidate_id, (model, state) in self._rows.items():
-            table.add_row(plain(candidate_id), plain(model), plain(state))
+        now = self._clock()
+        for candidate_id, row in self._rows.items():
+            state = row.state if row.since is None else f"{row.state}, {now - row.since:.0f} s"
+            table.add_row(plain(candidate_id), plain(row.model), Text(visible(state), style=row.style))
         return table

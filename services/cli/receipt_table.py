@@ -1,11 +1,13 @@
 """The receipt as tables for a person."""
 
+from typing import Any
+
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
-from ensemble.v1 import degradation_pb2, gateway_service_pb2, outcome_pb2, provenance_pb2, receipt_pb2
+from ensemble.v1 import degradation_pb2, gateway_service_pb2, model_state_pb2, outcome_pb2, provenance_pb2, receipt_pb2
 from services.cli.terminal_text import visible
 
 _SOURCES = {
@@ -19,7 +21,7 @@ def print_receipt(console: Console, response: gateway_service_pb2.GenerateRespon
     """Print what each call did, what it cost, and how the answer came about."""
     table = Table(title="Receipt", title_justify="left")
     for heading in ("call", "model", "outcome", "first text", "latency", "tokens", "cost"):
-        table.add_column(heading, justify="left" if heading in {"call", "model", "outcome"} else "right")
+        table.add_column(heading, justify="left" if heading in {"call", "model", "outcome"} else "right", overflow="fold")
     for call in response.receipt.calls:
         table.add_row(
             plain(call.candidate_id or call.member_id),
@@ -32,14 +34,14 @@ def print_receipt(console: Console, response: gateway_service_pb2.GenerateRespon
         )
     console.print(table)
     receipt = response.receipt
-    stages = ", ".join(f"{stage.stage} {seconds(stage.latency)}" for stage in receipt.stages)
-    console.print(f"total {seconds(receipt.latency)} ({stages}; the ensemble's own {seconds(receipt.overhead)}), {money(receipt.cost) or 'no cost known'}")
-    method = provenance_pb2.Method.Name(response.provenance.method).removeprefix("METHOD_")
+    times = [*(f"{stage.stage} {seconds(stage.latency)}" for stage in receipt.stages), f"the ensemble's own {seconds(receipt.overhead)}"]
+    console.print(plain(f"total {seconds(receipt.latency)} ({'; '.join(times)}), {money(receipt.cost) or 'no cost known'}"))
+    method = _name(provenance_pb2.Method, response.provenance.method)
     console.print(plain(f"answer {method} from {', '.join(response.provenance.candidate_ids)} by {response.provenance.answer_model}"))
     if response.degraded:
-        reasons = ", ".join(degradation_pb2.Degradation.Name(reason).removeprefix("DEGRADATION_") for reason in response.degradations)
+        reasons = ", ".join(_name(degradation_pb2.Degradation, reason) for reason in response.degradations)
         console.print(f"degraded: {reasons}", style="yellow")
-    console.print(f"run {plain(response.run_id)}, trace {plain(response.trace_id) or 'none'}")
+    console.print(plain(f"run {response.run_id}, trace {response.trace_id or 'none'}"))
 
 
 def outcome(call: receipt_pb2.CallReceipt) -> str:
@@ -50,8 +52,19 @@ def outcome(call: receipt_pb2.CallReceipt) -> str:
 
 def outcome_name(value: int) -> str:
     """Return an outcome's name; one of a later version by its number."""
-    known = outcome_pb2.Outcome.values()
-    return outcome_pb2.Outcome.Name(outcome_pb2.Outcome.ValueType(value)).removeprefix("OUTCOME_") if value in known else f"outcome {value}"
+    return _name(outcome_pb2.Outcome, value)
+
+
+def breaker_name(value: int) -> str:
+    """Return what a breaker's state is called; one of a later version by its number."""
+    return _name(model_state_pb2.BreakerState, value)
+
+
+def _name(kind: Any, value: int) -> str:
+    """Return a value's name without its enum's."""
+    entry = kind.DESCRIPTOR.values_by_number.get(value)
+    prefix = kind.DESCRIPTOR.values_by_number[0].name.removesuffix("UNSPECIFIED")
+    return f"number {value}" if entry is None else str(entry.name.removeprefix(prefix))
 
 
 def seconds(duration: Duration) -> str:
@@ -78,6 +91,6 @@ def money(cost: receipt_pb2.Cost) -> str:
     return "" if source is None else f"${cost.micro_usd / 1e6:.6f} ({source})"
 
 
-def plain(text: str) -> str:
-    """Return text that is neither markup nor a control sequence."""
-    return escape(visible(text))
+def plain(text: str) -> Text:
+    """Return text in which nothing is markup, an emoji's name or a control sequence."""
+    return Text(visible(text))

@@ -1,5 +1,6 @@
-"""Reads a gRPC error with its `google.rpc` details, as any client of the gateway can."""
+"""Reads a gRPC error with its `google.rpc` details, as any client of the gateway can, and says it in words."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -7,17 +8,19 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from services.cli.exit_codes import ExitCode
+from services.cli.exit_codes import CommandError, ExitCode, error_fields
 
 _EXIT_CODES = {
-    grpc.StatusCode.INVALID_ARGUMENT: ExitCode.WRONG,
-    grpc.StatusCode.NOT_FOUND: ExitCode.WRONG,
-    grpc.StatusCode.UNAUTHENTICATED: ExitCode.WRONG,
-    grpc.StatusCode.PERMISSION_DENIED: ExitCode.WRONG,
-    grpc.StatusCode.UNAVAILABLE: ExitCode.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ExitCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: ExitCode.DEADLINE,
+    "INVALID_ARGUMENT": ExitCode.WRONG,
+    "NOT_FOUND": ExitCode.WRONG,
+    "UNAUTHENTICATED": ExitCode.WRONG,
+    "PERMISSION_DENIED": ExitCode.WRONG,
+    "UNAVAILABLE": ExitCode.UNAVAILABLE,
+    "CANCELLED": ExitCode.UNAVAILABLE,
+    "RESOURCE_EXHAUSTED": ExitCode.UNAVAILABLE,
+    "DEADLINE_EXCEEDED": ExitCode.DEADLINE,
 }
+_CANDIDATE = "candidate."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,57 +28,125 @@ class RpcFailure:
     """What a failed call said."""
 
     code: str
+    """Name of the gRPC status code."""
     message: str
     reason: str = ""
+    """Our reason word; empty where the error is gRPC's own and not a service's of ours."""
     metadata: dict[str, str] = field(default_factory=dict)
     violations: dict[str, str] = field(default_factory=dict)
-    """Descriptions by the fields' paths."""
+    """Descriptions by the fields' paths; several of one field are joined."""
+    resource: str = ""
+    """Name of what does not exist; empty unless that is what is wrong."""
     retry_after_seconds: float | None = None
-    exit_code: ExitCode = ExitCode.FAILED
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """What a command ends with because of it."""
+        if self.code == "RESOURCE_EXHAUSTED" and not self.reason:
+            # gRPC's own: a message above the limit, which no waiting makes smaller.
+            return ExitCode.FAILED
+        return _EXIT_CODES.get(self.code, ExitCode.FAILED)
+
+    def outcomes(self) -> Mapping[str, str]:
+        """Return how each member's call ended, where too few were good."""
+        return {key.removeprefix(_CANDIDATE): value.replace(":", ": ", 1) for key, value in self.metadata.items() if key.startswith(_CANDIDATE)}
+
+
+class CallFailed(CommandError):
+    """A call to a service failed."""
+
+    def __init__(self, failure: RpcFailure, *, address: str, trace_id: str) -> None:
+        super().__init__(failure.message, failure.exit_code, violations=failure.violations)
+        self.failure = failure
+        self.address = address
+        self.trace_id = trace_id
 
     def lines(self) -> list[str]:
-        """Return it in words for a person."""
-        said = [f"{self.code}: {self.message}"]
-        said += [f"  {path}: {description}" for path, description in self.violations.items()]
-        if self.retry_after_seconds is not None:
-            said.append(f"  try again in {self.retry_after_seconds:.1f} s")
-        return said
+        """Return what happened, every detail that helps, and where to look for more."""
+        failure = self.failure
+        said = [_headline(failure, self.address)]
+        said += [f"  {path}: {description}" for path, description in failure.violations.items()]
+        said += [f"  {candidate}: {outcome}" for candidate, outcome in failure.outcomes().items()]
+        if failure.resource:
+            said.append(f"  not known: {failure.resource}")
+        if failure.retry_after_seconds is not None:
+            said.append(f"  try again in {failure.retry_after_seconds:.1f} s")
+        return [*said, f"  ({' '.join(filter(None, (failure.code, failure.reason)))}, trace {self.trace_id})"]
 
     def as_json(self) -> dict[str, Any]:
         """Return it for scripts."""
+        failure = self.failure
         return {
-            "error": {
-                "code": self.code,
-                "message": self.message,
-                "reason": self.reason,
-                "metadata": self.metadata,
-                "violations": self.violations,
-                "retry_after_seconds": self.retry_after_seconds,
-            }
+            "error": error_fields(
+                code=failure.code,
+                message=failure.message,
+                reason=failure.reason,
+                metadata=failure.metadata,
+                violations=failure.violations,
+                retry_after_seconds=failure.retry_after_seconds,
+                trace_id=self.trace_id,
+            )
         }
 
 
 def failure_of(error: grpc.aio.AioRpcError) -> RpcFailure:
     """Return what an error says; details that cannot be read are left out."""
-    status = status_pb2.Status()
-    for key, value in error.trailing_metadata() or ():
-        if key == "grpc-status-details-bin" and isinstance(value, bytes):
-            try:
-                status.ParseFromString(value)
-            except DecodeError:
-                status.Clear()
-    info, bad, retry = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    info, bad, resource, retry = (
+        error_details_pb2.ErrorInfo(),
+        error_details_pb2.BadRequest(),
+        error_details_pb2.ResourceInfo(),
+        error_details_pb2.RetryInfo(),
+    )
     retrying = False
-    for detail in status.details:
-        detail.Unpack(info)
-        detail.Unpack(bad)
-        retrying = detail.Unpack(retry) or retrying
+    try:
+        for detail in _status(error).details:
+            for known in (info, bad, resource):
+                detail.Unpack(known)
+            retrying = detail.Unpack(retry) or retrying
+    except DecodeError:
+        # What was read before it still holds.
+        pass
+    violations: dict[str, str] = {}
+    for violation in bad.field_violations:
+        violations[violation.field] = "; ".join(filter(None, (violations.get(violation.field), violation.description)))
     return RpcFailure(
         code=error.code().name,
         message=error.details() or "",
         reason=info.reason,
         metadata=dict(info.metadata),
-        violations={violation.field: violation.description for violation in bad.field_violations},
+        violations=violations,
+        resource=resource.resource_name,
         retry_after_seconds=retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9 if retrying else None,
-        exit_code=_EXIT_CODES.get(error.code(), ExitCode.FAILED),
     )
+
+
+def _status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            return status_pb2.Status.FromString(value)
+    return status_pb2.Status()
+
+
+def _headline(failure: RpcFailure, address: str) -> str:
+    words = _BY_REASON.get(failure.reason)
+    if words is not None:
+        return words(failure)
+    if failure.reason or failure.code not in _GRPCS_OWN:
+        return failure.message or failure.code
+    return _GRPCS_OWN[failure.code].format(address=address, message=failure.message)
+
+
+_BY_REASON: Mapping[str, Callable[[RpcFailure], str]] = {
+    "INVALID_INPUT": lambda _: "the request is not valid",
+    "NO_QUORUM": lambda failure: f"too few models answered: {failure.metadata.get('succeeded', '?')} of {failure.metadata.get('needed', '?')} needed",
+    "DEADLINE_SPENT": lambda failure: f"{failure.message}; --timeout gives more time",
+}
+"""Where there are better words than those that came with the error."""
+
+_GRPCS_OWN = {
+    "UNAVAILABLE": "{address} cannot be reached: {message}",
+    "DEADLINE_EXCEEDED": "{address} did not answer in time; --timeout gives more",
+    "CANCELLED": "{address} cancelled the call; it may be stopping",
+    "UNIMPLEMENTED": "what answers at {address} is not a gateway of this version",
+}
+"""Words for errors that gRPC itself makes, and no service of ours."""

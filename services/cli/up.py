@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from services.chassis.configuration import Configuration
 from services.chassis.server import RunningServer
 from services.cli import local_model
+from services.cli.addresses import SERVICES, consecutive
 from services.gateway.app import application as gateway
 from services.limiter.app import application as limiter
 from services.orchestrator.app import application as orchestrator
@@ -28,10 +29,12 @@ class Running:
     refiner: RunningServer
     model_url: str | None
     """The embedded model's base URL; None where it does not run."""
+    traces_to: str | None
+    """Where spans are sent; None where there are none."""
 
     def addresses(self) -> Mapping[str, str]:
         """Return where each service listens."""
-        return {name: getattr(self, name).address for name in ("gateway", "orchestrator", "limiter", "refiner")}
+        return {name: getattr(self, name).address for name in SERVICES}
 
 
 @asynccontextmanager
@@ -46,7 +49,7 @@ async def running(configuration: Configuration, *, port_base: int | None = None,
         if embedded_model and wants_embedded_model(configuration):
             url = await stack.enter_async_context(local_model.local_model(50060 if port_base is None else 0))
             configuration = _with_model_at(configuration, url)
-        listen = _listen(port_base)
+        listen: Mapping[str, str | None] = dict.fromkeys(SERVICES) if port_base is None else consecutive(port_base)
         # From the inside out, so that each knows the real addresses of those it calls.
         permits = await stack.enter_async_context(limiter(configuration, listen=listen["limiter"]))
         configuration = _section(configuration, "refiner", limiter=permits.address)
@@ -55,16 +58,18 @@ async def running(configuration: Configuration, *, port_base: int | None = None,
         runs = await stack.enter_async_context(orchestrator(configuration, listen=listen["orchestrator"]))
         configuration = _section(configuration, "gateway", limiter=permits.address, orchestrator=runs.address)
         front = await stack.enter_async_context(gateway(configuration, listen=listen["gateway"]))
-        yield Running(gateway=front, orchestrator=runs, limiter=permits, refiner=refining, model_url=url)
+        yield Running(gateway=front, orchestrator=runs, limiter=permits, refiner=refining, model_url=url, traces_to=configuration.telemetry.endpoint)
 
 
-def wants_embedded_model(configuration: Configuration) -> bool:
-    """Whether a profile uses the packaged local provider, and it can be had or nothing else would answer."""
+def wants_embedded_model(configuration: Configuration, *, installed: bool | None = None) -> bool:
+    """Whether a profile uses the packaged local provider, and it can be had or nothing else would answer; `installed` is found out unless given."""
     provider = configuration.providers.get(LOCAL_PROVIDER)
     if provider is None or provider.base_url != PACKAGED_URL:
         return False
-    if local_model.installed():
-        return any(_uses_local(configuration, name) for name in configuration.profiles)
+    if not any(_uses_local(configuration, name) for name in configuration.profiles):
+        return False
+    if local_model.installed() if installed is None else installed:
+        return True
     if "default" in configuration.profiles and _uses_local(configuration, "default"):
         return True
     print("the embedded model is not installed; profiles that use it will fail", file=sys.stderr)  # noqa: T201 - for the person at the terminal
@@ -84,10 +89,3 @@ def _with_model_at(configuration: Configuration, url: str) -> Configuration:
 
 def _section(configuration: Configuration, name: str, **addresses: str) -> Configuration:
     return configuration.model_copy(update={name: getattr(configuration, name).model_copy(update=addresses)})
-
-
-def _listen(port_base: int | None) -> dict[str, str | None]:
-    names = ("gateway", "orchestrator", "limiter", "refiner")
-    if port_base is None:
-        return dict.fromkeys(names)
-    return {name: f"127.0.0.1:{port_base + offset if port_base else 0}" for offset, name in enumerate(names)}

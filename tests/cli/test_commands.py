@@ -2,50 +2,15 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.command_line import NOWHERE, begin, ensemble
 from tests.support.fake_provider import Answer, FakeProvider, Hang, Status
 from tests.support.stack import MEMBERS, WRITER, Stack, stack
-
-NOWHERE = "127.0.0.1:1"
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """How a command ended."""
-
-    code: int | None
-    out: str
-    err: str
-
-
-async def ensemble(*arguments: str, stdin: bytes | None = None, folder: Path | None = None, environ: dict[str, str] | None = None) -> Ended:
-    """Run the command to its end."""
-    process = await _start(*arguments, folder=folder, environ=environ, piped=stdin is not None)
-    async with asyncio.timeout(40):
-        out, err = await process.communicate(stdin)
-    return Ended(process.returncode, out.decode(), err.decode())
-
-
-async def _start(*arguments: str, folder: Path | None = None, environ: dict[str, str] | None = None, piped: bool = False) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "services.cli",
-        *arguments,
-        stdin=asyncio.subprocess.PIPE if piped else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "200", **(environ or {})},
-    )
 
 
 @pytest.fixture
@@ -71,7 +36,7 @@ def gateway(services: Stack) -> str:
 async def test_ask_prints_the_answer_alone_on_standard_output(gateway: str) -> None:
     """Progress, outcomes and receipt go to standard error, so that the answer can be piped."""
     ended = await ensemble("ask", "What?", "-g", gateway)
-    assert (ended.code, ended.out) == (0, "an answer from writer\n")
+    assert (ended.code, ended.text) == (0, "an answer from writer\n")
     for name in MEMBERS:
         assert f"{name}: asked {name}" in ended.err
         assert f"{name}: OK" in ended.err
@@ -86,7 +51,7 @@ async def test_ask_json_is_one_object(gateway: str, provider: FakeProvider) -> N
         *("--temperature", "0.5", "--max-output-tokens", "77", "--system", "Be brief."),
     )
     assert ended.code == 0
-    response = json.loads(ended.out)
+    response = json.loads(ended.text)
     assert response["answer"] == "an answer from writer"
     assert [candidate["text"] for candidate in response["candidates"]] == ["an answer from alpha", "an answer from beta"]
     body = provider.asked("alpha")[0].body
@@ -112,7 +77,7 @@ async def test_prompts_that_cannot_be_read_are_named() -> None:
         (("-",), b"\xff", "byte 0"),
     ):
         ended = await ensemble("ask", *arguments, "-g", NOWHERE, stdin=stdin)
-        assert (ended.code, word in ended.err, ended.out) == (2, True, "")
+        assert (ended.code, word in ended.err, ended.text) == (2, True, "")
 
 
 async def test_a_bad_request_names_the_fields(gateway: str, provider: FakeProvider) -> None:
@@ -121,8 +86,9 @@ async def test_a_bad_request_names_the_fields(gateway: str, provider: FakeProvid
     assert ended.code == 2
     assert "generation.temperature" in ended.err
     ended = await ensemble("ask", "What?", "-g", gateway, "--temperature", "3", "--json")
-    error = json.loads(ended.out)["error"]
+    error = json.loads(ended.text)["error"]
     assert (ended.code, error["code"], error["reason"], list(error["violations"])) == (2, "INVALID_ARGUMENT", "INVALID_INPUT", ["generation.temperature"])
+    assert error["retry_after_seconds"] is None
     assert provider.requests == []
 
 
@@ -141,7 +107,7 @@ async def test_no_gateway_is_unavailable() -> None:
     assert (await ensemble("ask", "What?", "-g", NOWHERE)).code == 3
     assert (await ensemble("models", "-g", NOWHERE)).code == 3
     ended = await ensemble("profiles", "-g", NOWHERE, "--json")
-    assert (ended.code, json.loads(ended.out)["error"]["code"]) == (3, "UNAVAILABLE")
+    assert (ended.code, json.loads(ended.text)["error"]["code"]) == (3, "UNAVAILABLE")
 
 
 async def test_a_deadline_that_passes_is_4(gateway: str, provider: FakeProvider) -> None:
@@ -155,7 +121,7 @@ async def test_interrupting_cancels_the_run(gateway: str, provider: FakeProvider
     """Ctrl-C ends with 130, and the models' connections are closed."""
     for name in MEMBERS:
         provider.script(name, Hang())
-    process = await _start("ask", "What?", "-g", gateway)
+    process = await begin("ask", "What?", "-g", gateway)
     await asyncio.gather(*(provider.started(name) for name in MEMBERS))
     process.send_signal(signal.SIGINT)
     await asyncio.gather(*(provider.disconnected(name) for name in MEMBERS))
@@ -187,13 +153,13 @@ async def test_models_and_profiles_are_listed(gateway: str) -> None:
     """As tables, and as JSON with live state."""
     ended = await ensemble("models", "-g", gateway)
     assert ended.code == 0
-    assert all(word in ended.out for word in (*MEMBERS, "CLOSED", "concurrency 16/16"))
-    listed = json.loads((await ensemble("models", "-g", gateway, "--json")).out)["models"]
+    assert all(word in ended.text for word in (*MEMBERS, "CLOSED", "concurrency 16/16"))
+    listed = json.loads((await ensemble("models", "-g", gateway, "--json")).text)["models"]
     assert [model["name"] for model in listed] == sorted([*MEMBERS, WRITER])
     assert listed[0]["state"]["breaker"]["state"] == "BREAKER_STATE_CLOSED"
     ended = await ensemble("profiles", "-g", gateway)
-    assert all(word in ended.out for word in ("default", "chain", "fusion", "single"))
-    profiles = json.loads((await ensemble("profiles", "-g", gateway, "--json")).out)["profiles"]
+    assert all(word in ended.text for word in ("default", "chain", "fusion", "single"))
+    profiles = json.loads((await ensemble("profiles", "-g", gateway, "--json")).text)["profiles"]
     assert [profile["name"] for profile in profiles] == ["chain", "default"]
 
 
@@ -211,12 +177,12 @@ async def test_health_asks_all_four(services: Stack, tmp_path: Path) -> None:
             # The gateway is ready once its channel to the orchestrator is.
             await asyncio.sleep(0.05)
     ended = await ensemble("health", "--json", folder=tmp_path)
-    health = json.loads(ended.out)
+    health = json.loads(ended.text)
     assert (ended.code, health["serving"]) == (0, True)
     assert {one["ready"] for one in health["services"].values()} == {"SERVING"}
     await asyncio.to_thread(path.write_text, "\n".join([lines[0], f"orchestrator: {{refiner: '{NOWHERE}'}}"]))
     ended = await ensemble("health", "--json", folder=tmp_path)
-    assert (ended.code, json.loads(ended.out)["services"]["refiner"]["ready"]) == (3, "UNAVAILABLE")
+    assert (ended.code, json.loads(ended.text)["services"]["refiner"]["ready"]) == (3, "UNAVAILABLE")
 
 
 async def test_check_config_prints_the_result_or_every_mistake(tmp_path: Path) -> None:
@@ -228,8 +194,8 @@ async def test_check_config_prints_the_result_or_every_mistake(tmp_path: Path) -
     )
     ended = await ensemble("check-config", folder=tmp_path, environ={"MY_KEY": "sk-very-secret"})
     assert ended.code == 0
-    assert "llm.example.com" in ended.out
-    assert "sk-very-secret" not in ended.out + ended.err
+    assert "llm.example.com" in ended.text
+    assert "sk-very-secret" not in ended.text + ended.err
     await asyncio.to_thread(path.write_text, "gatway: {}\nlimiter: {grace: fast}")
     ended = await ensemble("check-config", "--config", str(path))
     assert ended.code == 2
@@ -237,28 +203,8 @@ async def test_check_config_prints_the_result_or_every_mistake(tmp_path: Path) -
     assert "limiter.grace" in ended.err
 
 
-async def test_up_says_when_a_port_is_taken(services: Stack, tmp_path: Path) -> None:
-    """A taken address is a plain sentence and exit code 1."""
-    port = services.running.gateway.port
-    await asyncio.to_thread((tmp_path / "ensemble.yaml").write_text, "providers: {local: null}\nmodels: {smollm2: null}\nprofiles: {local: null, single: null}")
-    ended = await ensemble("up", "--port-base", str(port), folder=tmp_path)
-    assert ended.code in {1, 2}
-    assert "Traceback" not in ended.err
-
-
-async def test_a_closed_pipe_is_quiet(gateway: str) -> None:
-    """Whoever stops reading gets no traceback."""
-    process = await _start("ask", "What?", "-g", gateway, "--json")
-    assert process.stdout is not None
-    process.stdout._transport.close()  # type: ignore[attr-defined] # asyncio has no public way to close the reading end
-    async with asyncio.timeout(20):
-        _, err = await process.communicate()
-    assert process.returncode == 1
-    assert "Traceback" not in err.decode()
-
-
 async def test_help_names_the_exit_codes() -> None:
     """A script's author finds them."""
     ended = await ensemble("--help")
     assert ended.code == 0
-    assert "130 interrupted" in ended.out
+    assert "130 interrupted" in ended.text

@@ -1,0 +1,94 @@
+"""The receipt in a person's words."""
+
+import io
+
+from google.protobuf.duration_pb2 import Duration
+from rich.console import Console
+
+from ensemble.v1 import degradation_pb2, gateway_service_pb2, outcome_pb2, provenance_pb2, receipt_pb2
+from services.cli.receipt_table import breaker_name, dollars, money, plain, print_receipt, seconds, tokens
+
+
+def _printed(response: gateway_service_pb2.GenerateResponse) -> str:
+    told = io.StringIO()
+    print_receipt(Console(file=told, width=140), response)
+    return told.getvalue()
+
+
+def test_a_whole_receipt() -> None:
+    """Every call with its figures, the stages, the cost with its source, where the answer came from, and what is missing."""
+    failed = receipt_pb2.CallReceipt(candidate_id="b", model="m2", outcome=outcome_pb2.OUTCOME_RATE_LIMITED, reason="http_429")
+    writer = receipt_pb2.CallReceipt(
+        member_id="refiner",
+        model="w",
+        outcome=outcome_pb2.OUTCOME_OK,
+        latency=Duration(seconds=1, nanos=500_000_000),
+        time_to_first_token=Duration(nanos=250_000_000),
+        usage=receipt_pb2.Usage(input_tokens=12, output_tokens=34, estimated=True),
+        cost=receipt_pb2.Cost(micro_usd=1_500_000, source=receipt_pb2.COST_SOURCE_ESTIMATE),
+    )
+    receipt = receipt_pb2.Receipt(
+        calls=[failed, writer],
+        stages=[receipt_pb2.StageReceipt(stage="panel", latency=Duration(seconds=3))],
+        latency=Duration(seconds=4),
+        overhead=Duration(nanos=2_000_000),
+        cost=receipt_pb2.Cost(micro_usd=1_500_000, source=receipt_pb2.COST_SOURCE_PROVIDER),
+    )
+    lines = _printed(
+        gateway_service_pb2.GenerateResponse(
+            run_id="r",
+            receipt=receipt,
+            provenance=provenance_pb2.Provenance(method=provenance_pb2.METHOD_SOLE_SURVIVOR, candidate_ids=["a"], answer_model="m1"),
+            degraded=True,
+            degradations=[degradation_pb2.DEGRADATION_SOLE_SURVIVOR, degradation_pb2.DEGRADATION_TRUNCATED],
+        )
+    ).splitlines()
+    cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in lines if "│" in line]
+    assert cells == [
+        ["b", "m2", "RATE_LIMITED (http_429)", "", "", "", ""],
+        ["refiner", "w", "OK", "0.250 s", "1.500 s", "~12+34", "~$1.500000"],
+    ]
+    assert lines[-4:] == [
+        "total 4.000 s (panel 3.000 s; the ensemble's own 0.002 s), $1.500000 (provider)",
+        "answer SOLE_SURVIVOR from a by m1",
+        "degraded: SOLE_SURVIVOR, TRUNCATED",
+        "run r, trace none",
+    ]
+
+
+def test_what_is_not_known_is_not_made_up() -> None:
+    """No tokens, no price: nothing, rather than zeros."""
+    assert tokens(receipt_pb2.Usage()) == ""
+    assert dollars(receipt_pb2.Cost(micro_usd=5)) == ""
+    assert money(receipt_pb2.Cost(micro_usd=5)) == ""
+    assert dollars(receipt_pb2.Cost(micro_usd=5, source=receipt_pb2.COST_SOURCE_PRICE_TABLE)) == "$0.000005"
+    assert "no cost known" in _printed(gateway_service_pb2.GenerateResponse())
+    assert "degraded" not in _printed(gateway_service_pb2.GenerateResponse())
+
+
+def test_names_of_a_later_version_are_numbers() -> None:
+    """Nothing breaks where a newer gateway says what this version does not know."""
+    response = gateway_service_pb2.GenerateResponse()
+    response.provenance.MergeFromString(b"\x08\x4d")
+    assert "answer number 77" in _printed(response)
+    assert (breaker_name(1), breaker_name(77)) == ("CLOSED", "number 77")
+
+
+def test_long_names_are_folded_not_cut() -> None:
+    """In a narrow terminal too."""
+    told = io.StringIO()
+    call = receipt_pb2.CallReceipt(candidate_id="a" * 30, model="b" * 30, outcome=outcome_pb2.OUTCOME_OK)
+    print_receipt(Console(file=told, width=60), gateway_service_pb2.GenerateResponse(receipt=receipt_pb2.Receipt(calls=[call])))
+    assert (told.getvalue().count("a" * 5) > 0, "…" in told.getvalue()) == (True, False)
+
+
+def test_text_of_others_is_neither_markup_nor_emoji() -> None:
+    """It appears as it was written."""
+    told = io.StringIO()
+    Console(file=told).print(plain("[red]x[/red] :smile: \x1b[1m"))
+    assert told.getvalue() == "[red]x[/red] :smile: \ufffd[1m\n"
+
+
+def test_durations_are_in_seconds() -> None:
+    """To the millisecond."""
+    assert seconds(Duration(seconds=61, nanos=1_500_000)) == "61.002 s"
