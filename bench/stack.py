@@ -54,13 +54,18 @@ async def running_stack() -> AsyncIterator[Stack]:
         await asyncio.to_thread(path.write_text, yaml.safe_dump(_configuration(port, addresses)), "utf-8")
         processes = {"provider": provider.pid}
         for name in SERVICES:
-            processes[name] = (await _start(stack, "-m", f"services.{name}", "--config", str(path))).pid
-            await _serving(addresses[name])
+            process = await _start(stack, "-m", f"services.{name}", "--config", str(path))
+            processes[name] = process.pid
+            try:
+                await _serving(addresses[name])
+            except TimeoutError:
+                raise RuntimeError(f"services.{name} does not serve (exit code {process.returncode})") from None
         yield Stack(gateway=addresses["gateway"], provider_port=port, addresses=addresses, processes=processes)
 
 
 def _configuration(port: int, addresses: dict[str, str]) -> dict[str, object]:
-    model = {"provider": "mock", "name": "mock", "limits": _GENEROUS, "price": {"input": 1.0, "output": 2.0}}
+    price = {"input": 1.0, "output": 2.0}
+    model = {"provider": "mock", "name": "mock", "limits": _GENEROUS, "price": price}
     members = [{"model": "mock", "id": seat} for seat in ("a", "b", "c")]
     return {
         "gateway": {"listen": addresses["gateway"], "orchestrator": addresses["orchestrator"], "limiter": addresses["limiter"]},
@@ -68,7 +73,8 @@ def _configuration(port: int, addresses: dict[str, str]) -> dict[str, object]:
         "limiter": {"listen": addresses["limiter"]},
         "refiner": {"listen": addresses["refiner"], "limiter": addresses["limiter"]},
         "providers": {"mock": {"kind": "openai", "base_url": f"http://127.0.0.1:{port}/v1"}},
-        "models": {"mock": model, "writer": model},
+        # Each its own: the configuration reads no YAML anchors, which one shared value would be written with.
+        "models": {"mock": {**model}, "writer": {**model, "limits": {**_GENEROUS}, "price": {**price}}},
         "profiles": {"bench": {"strategy": "fusion", "members": members, "refiner": {"model": "writer"}, "quorum": 3}},
     }
 
