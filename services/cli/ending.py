@@ -1,15 +1,13 @@
 """The one place where a command's end becomes words, or a JSON object, and an exit code."""
 
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import TextIO
 
 import typer
 
-from services.cli.exit_codes import CommandError, ExitCode
+from services.cli.exit_codes import CommandError, ExitCode, by_path
 from services.cli.terminal_text import visible
 
 
@@ -24,11 +22,9 @@ def ending(*, as_json: bool = False) -> Iterator[None]:
         code = _say(error, as_json=as_json)
     except BrokenPipeError:
         # Whoever read the output has seen enough.
-        _silence(sys.stdout, sys.stderr)
         code = ExitCode.FAILED
     except OSError as error:
         code = _say(CommandError(error.strerror or type(error).__name__), as_json=False)
-        _silence(sys.stdout)
     except Exception as error:
         told = _told(error)
         if told is None:
@@ -46,16 +42,14 @@ def print_json(value: object) -> None:
 
 
 def _say(error: CommandError, *, as_json: bool) -> ExitCode:
-    try:
+    # Where nobody is there to be told, the exit code still says it.
+    with suppress(OSError):
         if as_json:
             print_json(error.as_json())
         else:
             for line in error.lines():
                 sys.stderr.write(visible(line) + "\n")
             sys.stderr.flush()
-    except OSError:
-        # Nobody is there to be told; the exit code still says it.
-        _silence(sys.stdout, sys.stderr)
     return error.code
 
 
@@ -65,14 +59,5 @@ def _told(error: Exception) -> CommandError | None:
     from services.chassis.server import CannotListenError  # noqa: PLC0415 - see above
 
     if isinstance(error, ConfigurationError):
-        return CommandError(str(error), ExitCode.WRONG, violations={problem.path: problem.message for problem in error.problems})
+        return CommandError(str(error), ExitCode.WRONG, violations=by_path((problem.path, problem.message) for problem in error.problems))
     return CommandError(str(error)) if isinstance(error, CannotListenError) else None
-
-
-def _silence(*streams: TextIO) -> None:
-    """Let what a stream still holds go nowhere, so that Python does not stumble over it when it ends."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in streams:
-        with suppress(OSError, ValueError):
-            os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)

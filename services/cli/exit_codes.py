@@ -16,7 +16,7 @@ With --json a command prints one JSON object on standard output, also where it f
 standard error instead: a command line that cannot be parsed, and a bug.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from typing import Any
 
@@ -49,6 +49,14 @@ class CommandError(Exception):
     def as_json(self) -> dict[str, Any]:
         """Return it for scripts, in the shape above."""
         return {"error": error_fields(code=self.code.name, message=str(self), violations=self.violations)}
+
+
+def by_path(violations: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return descriptions by their paths; several of one path are joined."""
+    joined: dict[str, str] = {}
+    for path, description in violations:
+        joined[path] = f"{joined[path]}; {description}" if path in joined else description
+    return joined
 
 
 def error_fields(

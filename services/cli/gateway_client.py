@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -49,7 +49,7 @@ class GatewayClient:
     stub: "gateway_service_pb2_grpc.GatewayServiceAsyncStub"
     trace: Trace
 
-    async def stream(self, request: gateway_service_pb2.GenerateRequest, *, timeout: float) -> AsyncIterator[gateway_service_pb2.StreamGenerateResponse]:
+    async def stream(self, request: gateway_service_pb2.GenerateRequest, *, timeout: float) -> AsyncGenerator[gateway_service_pb2.StreamGenerateResponse, None]:
         """Ask and yield what happens; leaving the stream cancels the run."""
         streamed = gateway_service_pb2.StreamGenerateRequest(generate=request)
         call = self.stub.StreamGenerate(streamed, timeout=timeout, metadata=self.trace.metadata())

@@ -8,7 +8,7 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
-from services.cli.exit_codes import CommandError, ExitCode, error_fields
+from services.cli.exit_codes import CommandError, ExitCode, by_path, error_fields
 
 _EXIT_CODES = {
     "INVALID_ARGUMENT": ExitCode.WRONG,
@@ -106,15 +106,12 @@ def failure_of(error: grpc.aio.AioRpcError) -> RpcFailure:
     except DecodeError:
         # What was read before it still holds.
         pass
-    violations: dict[str, str] = {}
-    for violation in bad.field_violations:
-        violations[violation.field] = "; ".join(filter(None, (violations.get(violation.field), violation.description)))
     return RpcFailure(
         code=error.code().name,
         message=error.details() or "",
         reason=info.reason,
         metadata=dict(info.metadata),
-        violations=violations,
+        violations=by_path((violation.field, violation.description) for violation in bad.field_violations),
         resource=resource.resource_name,
         retry_after_seconds=retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9 if retrying else None,
     )

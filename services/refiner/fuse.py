@@ -8,7 +8,7 @@ one candidate ------------------------> SOLE_SURVIVOR, as it is
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from services.chassis.deadline import Deadline
 from services.chassis.errors import DependencyUnavailable
@@ -63,8 +63,10 @@ class Fuser:
                 on_answer(text, False)
 
         completion = await self._write(refinement, _messages(refinement, prompt, block, nonce), deadline.minus(RETURN_MARGIN_SECONDS), listen)
-        # An answer with the code in it repeats the frame around the drafts, so it is none.
-        if completion.ok and nonce not in completion.text:
+        if completion.ok and nonce in completion.text:
+            # An answer with the code in it repeats the frame around the drafts, so it is none; the receipt says so.
+            completion = replace(completion, text="", receipt=replace(completion.receipt, outcome=Outcome.EMPTY, reason="prompt_echoed"))
+        if completion.ok:
             return Refined(
                 answer=completion.text,
                 provenance=Provenance(

@@ -12,10 +12,12 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
+from typer.testing import CliRunner
 
 from ensemble.v1 import run_event_pb2
 from services.cli.exit_codes import CommandError
 from services.cli.gateway_client import MAX_MESSAGE_BYTES
+from services.cli.main import app
 from services.cli.question import prompt_from
 from tests.support.command_line import NOWHERE, Terminal, begin, ended, ensemble
 from tests.support.fake_gateway import FakeGateway, details, fake_gateway
@@ -103,9 +105,7 @@ async def test_a_closed_pipe_is_quiet(gateway: FakeGateway, options: tuple[str, 
     process = await begin("ask", "What?", "-g", gateway.address, *options, stdout=writing)
     os.close(writing)
     done = await ended(process)
-    assert done.code == 1
-    assert "Error" not in done.err
-    assert "Traceback" not in done.err
+    assert (done.code, "roken" in done.err, "Traceback" in done.err) == (1, False, False)
 
 
 async def test_closed_streams_are_quiet(gateway: FakeGateway) -> None:
@@ -214,30 +214,36 @@ async def test_a_file_that_cannot_be_written_does_not_lose_the_answer(gateway: F
             assert "exists" in done.err
 
 
-async def test_what_no_request_can_hold_is_refused_here(gateway: FakeGateway, tmp_path: Path) -> None:
-    """Broken Unicode, numbers out of range, prompts above the message limit and addresses that are none end with 2, and nothing is sent."""
-    big = tmp_path / "big"
-    await asyncio.to_thread(big.write_bytes, b"a" * (MAX_MESSAGE_BYTES - 10))
-    for arguments, word in (
-        ((b"caf\xe9",), "the prompt is not valid Unicode"),
-        (("What?", "--member", b"\xff"), "--member is not valid Unicode"),
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("What?", "--member", "\udcff"), "--member is not valid Unicode"),
         (("What?", "--quorum", str(2**40)), "out of range"),
         (("What?", "--max-output-tokens", str(-(2**40))), "out of range"),
-        (("--file", str(big)), "longer than"),
+        (("--system", "a" * (MAX_MESSAGE_BYTES - 10), "What?"), "longer than"),
         (("--file", "/dev/zero"), "longer than"),
         (("What?", "-g", "no address"), "HOST:PORT"),
-    ):
-        done = await ensemble("ask", "-g", gateway.address, *arguments)
-        assert (done.code, word in done.err, done.out) == (2, True, b"")
-        told = json.loads((await ensemble("ask", "-g", gateway.address, *arguments, "--json")).out)
-        assert (told["error"]["code"], word in told["error"]["message"]) == ("WRONG", True)
-    assert gateway.requests == []
+    ],
+)
+def test_what_no_request_can_hold_is_refused_here(arguments: tuple[str, ...], words: str) -> None:
+    """Broken Unicode, numbers out of range, texts above the message limit and addresses that are none end with 2, before anything is sent."""
+    done = CliRunner().invoke(app, ["ask", "-g", NOWHERE, *arguments])
+    assert (done.exit_code, words in done.stderr, done.stdout) == (2, True, "")
+    done = CliRunner().invoke(app, ["ask", "-g", NOWHERE, *arguments, "--json"])
+    error = json.loads(done.stdout)["error"]
+    assert (done.exit_code, error["code"], words in error["message"], done.stderr) == (2, "WRONG", True, "")
 
 
-async def test_deadlines_must_be_numbers() -> None:
-    """What is no length of time is a wrong command line."""
-    for timeout in ("nan", "inf", "0", "-1"):
-        assert (await ensemble("ask", "What?", "-g", NOWHERE, "--timeout", timeout)).code == 2
+async def test_arguments_that_are_no_utf_8_are_refused() -> None:
+    """As a shell passes them on from a file name or a terminal of another encoding."""
+    done = await ensemble("ask", b"caf\xe9", "-g", NOWHERE)
+    assert (done.code, done.out, done.err) == (2, b"", "the prompt is not valid Unicode\n")
+
+
+@pytest.mark.parametrize("timeout", ["nan", "inf", "0", "-1", "1e30"])
+def test_deadlines_must_be_lengths_of_time(timeout: str) -> None:
+    """What is none is a wrong command line."""
+    assert CliRunner().invoke(app, ["ask", "What?", "-g", NOWHERE, "--timeout", timeout]).exit_code == 2
 
 
 async def test_a_closed_standard_input_is_named(gateway: FakeGateway) -> None:

@@ -169,3 +169,5 @@ def test_an_echo_of_the_frame_is_no_answer() -> None:
     refined = _refine(Bench(chat=ScriptedChat(replies={"w": Reply(text="<<<DRAFT 3 n0nce\nParis.")})))
     assert refined.provenance.method is Method.FALLBACK
     assert refined.degradations == (Degradation.REFINER_FAILED,)
+    assert (refined.calls[0].outcome, refined.calls[0].reason) == (Outcome.EMPTY, "prompt_echoed")
+    assert refined.calls[0].usage.output_tokens > 0
