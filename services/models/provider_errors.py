@@ -54,9 +54,10 @@ _SIZE_CODES = frozenset({"request_too_large", "context_length_exceeded", "string
 
 def refusal(status: int | None, error: object) -> Refusal:
     """Return what a refusal means; `error` is the provider's error object, or whatever stood in its place."""
-    codes = _codes(error)
+    words = _words(error)
+    codes = frozenset(words)
     if status is None:
-        status = next((found for code in codes if (found := _status_of(code)) is not None), None)
+        status = next((found for code in words if (found := _status_of(code)) is not None), None)
     if codes & _QUOTA_CODES or status == 402:
         return _QUOTA
     if codes & _FILTER_CODES or (status == 403 and _moderated(error)):
@@ -84,15 +85,13 @@ def _by_status(status: int) -> Refusal:
     return Refusal(Outcome.PROVIDER_FAILED, CallResult.FAILURE, reason if 100 <= status < 400 else "provider_error")
 
 
-def _codes(error: object) -> set[str]:
-    """Return the machine words of an error object: its code and its type, in lower case."""
+def _words(error: object) -> list[str]:
+    """Return the machine words of an error object in lower case, the one that says most first: its code before the class that its type names."""
     if not isinstance(error, Mapping):
-        return {error.lower()} if isinstance(error, str) else set()
-    values = [error.get("code"), error.get("type"), error.get("status")]
+        return [error.lower()] if isinstance(error, str) else []
     inner = error.get("innererror")
-    if isinstance(inner, Mapping):
-        values.append(inner.get("code"))
-    return {str(value).lower() for value in values if isinstance(value, str | int) and not isinstance(value, bool)}
+    values = [error.get("code"), inner.get("code") if isinstance(inner, Mapping) else None, error.get("status"), error.get("type")]
+    return [str(value).lower() for value in values if isinstance(value, str | int) and not isinstance(value, bool)]
 
 
 def _status_of(code: str) -> int | None:

@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 LONGEST_SECONDS = 120.0
@@ -10,17 +11,20 @@ LONGEST_SECONDS = 120.0
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 _EPOCH_SECONDS = 1e9
 _EPOCH_MILLISECONDS = 1e12
-_RESETS = ("x-ratelimit-reset", "x-ratelimit-reset-requests", "x-ratelimit-reset-tokens")
+_LIMITS = ("x-ratelimit-{}", "x-ratelimit-{}-requests", "x-ratelimit-{}-tokens")
 
 
 def retry_after(headers: Mapping[str, str], wall_clock: Callable[[], float]) -> float | None:
     """Return the seconds to wait, at most `LONGEST_SECONDS`; None where no header names a wait that makes sense.
 
     `retry-after-ms` and `retry-after` (seconds, fractions or a date, RFC 9110 section 10.2.3) are the provider's word; the reset times of its limits are only
-    asked where it gave none. `wall_clock` gives seconds since the epoch.
+    asked where it gave none, and only of those that have nothing left. `wall_clock` gives seconds since the epoch.
     """
     said = [_scaled(headers.get("retry-after-ms"), 0.001), _seconds_or_date(headers.get("retry-after"), wall_clock)]
-    waits = [wait for wait in said if wait is not None] or [wait for name in _RESETS if (wait := _reset(headers.get(name), wall_clock)) is not None]
+    waits = [wait for wait in said if wait is not None]
+    if not waits:
+        spent = [limit for limit in _LIMITS if not _scaled(headers.get(limit.format("remaining")), 1.0)]
+        waits = [wait for limit in spent if (wait := _reset(headers.get(limit.format("reset")), wall_clock)) is not None]
     return min(max(waits), LONGEST_SECONDS) if waits else None
 
 
@@ -40,7 +44,9 @@ def _seconds_or_date(text: str | None, wall_clock: Callable[[], float]) -> float
     if seconds is not None or text is None:
         return seconds
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - wall_clock())
+        date = parsedate_to_datetime(text)
+        # A date without a zone is meant in GMT like all dates of HTTP, not in the zone of this machine.
+        return max(0.0, date.replace(tzinfo=date.tzinfo or UTC).timestamp() - wall_clock())
     except (ValueError, OverflowError, TypeError):
         return None
 

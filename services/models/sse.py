@@ -31,7 +31,7 @@ class SseDecoder:
     def __init__(self, *, event_limit: int) -> None:
         """Take the longest event that is kept, in bytes."""
         self._limit = event_limit
-        self._buffer = b""
+        self._buffer = bytearray()
         self._begun = False
         self._name = ""
         self._data: list[str] = []
@@ -39,29 +39,30 @@ class SseDecoder:
 
     def feed(self, data: bytes) -> Iterator[Event]:
         """Yield each event that is whole now. Raises `EventTooLongError`."""
-        buffer = self._buffer + data
+        # What is held back has no line's end but for its last byte, so a long line in many pieces is searched once.
+        buffer, start, searched = self._buffer, 0, max(0, len(self._buffer) - 1)
+        buffer += data
         if not self._begun:
             if len(buffer) < len(_BYTE_ORDER_MARK) and _BYTE_ORDER_MARK.startswith(buffer):
-                self._buffer = buffer
                 return
-            buffer = buffer.removeprefix(_BYTE_ORDER_MARK)
+            start = searched = len(_BYTE_ORDER_MARK) if buffer.startswith(_BYTE_ORDER_MARK) else 0
             self._begun = True
-        start = 0
-        for end in _LINE_END.finditer(buffer):
+        for end in _LINE_END.finditer(buffer, searched):
             # A carriage return at the very end may be the first half of a pair.
             if end.group() == b"\r" and end.end() == len(buffer):
                 break
-            event = self._line(buffer[start : end.start()])
+            event = self._line(bytes(buffer[start : end.start()]))
             start = end.end()
             if event is not None:
                 yield event
-        self._buffer = buffer[start:]
+        if start:
+            self._buffer = buffer[start:]
         if len(self._buffer) > self._limit:
             raise EventTooLongError
 
     def finish(self) -> Iterator[Event]:
         """Yield the event that the end of the stream cut off from its blank line; many providers leave it out."""
-        rest, self._buffer = self._buffer.rstrip(b"\r"), b""
+        rest, self._buffer = bytes(self._buffer.rstrip(b"\r")), bytearray()
         if rest:
             self._line(rest)
         event = self._dispatch()

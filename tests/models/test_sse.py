@@ -50,3 +50,16 @@ def test_an_endless_event_is_refused(data: bytes) -> None:
     """Neither one line nor many lines of one event may outgrow the bound."""
     with pytest.raises(EventTooLongError):
         _decode(data, [50], limit=100)
+
+
+def test_one_long_line_in_many_pieces() -> None:
+    """A line is searched for its end once, not anew with each of its pieces: that would hold up everything else for minutes."""
+    text = "x" * 5_000_000
+    data = f"data: {text}\r\n\r\n".encode()
+    assert _decode(data, list(range(0, len(data), 1000)), limit=6_000_000) == [Event("", text)]
+
+
+@pytest.mark.parametrize("mark", [b"\xef", b"\xef\xbb", b"\xef\xbb\xbf"])
+def test_a_stream_of_nothing_but_a_mark(mark: bytes) -> None:
+    """A byte order mark alone, or a part of one, is no event."""
+    assert _decode(mark, []) == []

@@ -130,10 +130,14 @@ class Stream:
     """done: a proper end; close: the connection just closes; hang: nothing more comes; reset: the connection is reset; garbage: a chunk size that is none."""
     content_type: str = "text/event-stream"
     repeat: int = 1
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
 
     async def send(self, request: Recorded, writer: asyncio.StreamWriter) -> bool:
         """Send them."""
-        writer.write(f"HTTP/1.1 200 OK\r\ncontent-type: {self.content_type}\r\ntransfer-encoding: chunked\r\n\r\n".encode())
+        headers = {"content-type": self.content_type, "transfer-encoding": "chunked", **self.headers}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        writer.write(f"HTTP/1.1 {self.status} Status\r\n{lines}\r\n".encode())
         for _ in range(self.repeat):
             for one in self.events:
                 writer.write(_framed(one))
@@ -246,7 +250,13 @@ class FakeProvider:
         await self._until(lambda: self.active() == 0)
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        loop = asyncio.get_running_loop()
+
+        def connection() -> asyncio.StreamReaderProtocol:
+            reader = _Reader(loop=loop)
+            return asyncio.StreamReaderProtocol(reader, lambda _, writer: self._accept(reader, writer), loop=loop)
+
+        self._server = await loop.create_server(connection, "127.0.0.1", 0)
         self.base_url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
         return self
 
@@ -266,7 +276,7 @@ class FakeProvider:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _accept(self, reader: "_Reader", writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is not None:
             self._connections.add(task)
@@ -280,10 +290,10 @@ class FakeProvider:
             pass
         finally:
             writer.close()
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError, asyncio.CancelledError):
                 await writer.wait_closed()
 
-    async def _serve(self, request: Recorded, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    async def _serve(self, request: Recorded, reader: "_Reader", writer: asyncio.StreamWriter) -> bool:
         """Send the scripted reply while watching for the client's departure; return whether the connection may be used again."""
         replies = self._scripts.setdefault(request.model, [Answer(text=f"an answer from {request.model}")])
         reply = replies.pop(0) if len(replies) > 1 else replies[0]
@@ -291,7 +301,7 @@ class FakeProvider:
         self._active[request.model] += 1
         await self._tell()
         sending = asyncio.ensure_future(reply.send(request, writer))
-        leaving = asyncio.ensure_future(_departure(reader))
+        leaving = asyncio.ensure_future(reader.gone.wait())
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if not sending.done() or sending.exception() is not None:
@@ -307,12 +317,22 @@ class FakeProvider:
             await self._tell()
 
 
-async def _departure(reader: asyncio.StreamReader) -> None:
-    """Return when the client has gone. A client that waits for its answer sends nothing, so nothing of its next request is swallowed here."""
-    while not reader.at_eof():
-        if reader.exception() is not None:
-            return
-        await asyncio.sleep(0.005)
+class _Reader(asyncio.StreamReader):
+    """Tells of the client's departure without reading, so that nothing of its next request is swallowed."""
+
+    def __init__(self, *, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop=loop)
+        self.gone = asyncio.Event()
+
+    def feed_eof(self) -> None:
+        """Note that the client closed."""
+        super().feed_eof()
+        self.gone.set()
+
+    def set_exception(self, exc: Exception) -> None:
+        """Note that the connection broke."""
+        super().set_exception(exc)
+        self.gone.set()
 
 
 async def _requests(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> AsyncIterator[Recorded]:
