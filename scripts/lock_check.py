@@ -22,6 +22,9 @@ def problems(lock: str, wanted: list[str]) -> list[str]:
     pinned: dict[str, list[Version]] = {}
     for entry in entries:
         name, _, version = entry.split()[0].partition("==")
+        if not version:
+            found.append(f"{name} has no exact version")
+            continue
         pinned.setdefault(canonicalize_name(name.partition("[")[0]), []).append(Version(version))
     for text in wanted:
         requirement = Requirement(text)

@@ -16,7 +16,7 @@ EDGES = {"servicer.py", "app.py", "__main__.py"}
 WIRE = {"grpc", "grpc_health", "grpc_reflection", "ensemble", "google"}
 # What opens connections to providers, and the modules that may know it.
 HTTP = {"aiohttp", "httpx", "httpx2", "openai"}
-ADAPTERS = {"openai_endpoint.py", "aiohttp_transport.py"}
+ADAPTERS = {"openai_endpoint.py", "aiohttp_transport.py", "chat_call.py"}
 VAGUE = {"utils", "helpers", "common", "manager", "managers", "base", "misc"}
 
 
@@ -124,7 +124,7 @@ def test_mains_are_tiny(service: str) -> None:
 def test_a_service_starts_without_what_it_may_not_need(service: str) -> None:
     """The provider's SDK, its carrier, the exporter of traces and what the command line draws with are imported when they are used; they take a second."""
     heavy = [*sorted(HTTP), "opentelemetry.sdk", "opentelemetry.exporter", "rich", "typer", "xllamacpp"]
-    code = f"import sys, services.{service}.__main__, services.{service}.app; print([name for name in {heavy} if name in sys.modules])"
+    code = f"import sys, services.chassis.entry, services.{service}.app; print([name for name in {heavy} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     assert result.stdout.strip() == "[]"
 

@@ -11,7 +11,7 @@ from google.protobuf import descriptor_pb2
 ROOT = Path(__file__).resolve().parents[2]
 PROTOS = ROOT / "protos"
 FILES = sorted(path.relative_to(PROTOS).as_posix() for path in (PROTOS / "ensemble").rglob("*.proto"))
-MESSAGE, FIELD, SERVICE, METHOD = 4, 2, 6, 2
+MESSAGE, NESTED, FIELD, SERVICE, METHOD = 4, 3, 2, 6, 2
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,17 @@ def _comments(file: descriptor_pb2.FileDescriptorProto) -> dict[tuple[int, ...],
 
 def _fields(file: descriptor_pb2.FileDescriptorProto) -> Iterator[tuple[str, tuple[int, ...], bool]]:
     for number, message in enumerate(file.message_type):
-        for position, field in enumerate(message.field):
-            in_oneof = field.HasField("oneof_index") and not field.proto3_optional
-            yield f"{message.name}.{field.name}", (MESSAGE, number, FIELD, position), in_oneof
+        yield from _fields_of(message, (MESSAGE, number))
+
+
+def _fields_of(message: descriptor_pb2.DescriptorProto, path: tuple[int, ...]) -> Iterator[tuple[str, tuple[int, ...], bool]]:
+    for position, field in enumerate(message.field):
+        in_oneof = field.HasField("oneof_index") and not field.proto3_optional
+        yield f"{message.name}.{field.name}", (*path, FIELD, position), in_oneof
+    for number, nested in enumerate(message.nested_type):
+        # A map's entry is written by the compiler.
+        if not nested.options.map_entry:
+            yield from _fields_of(nested, (*path, NESTED, number))
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -15,7 +15,7 @@ from services.models.openai_endpoint import OpenAIEndpoint
 from services.models.outcomes import Outcome
 from services.models.permits import CallResult
 from tests.support.endpoint_calls import HELLO, KEY, PROMPT, complete, request
-from tests.support.fake_provider import Answer, CloseAfter, FakeProvider, Hang, Raw, Reset, Status, Stream, chunk, event, http
+from tests.support.fake_provider import Answer, CloseAfter, FakeProvider, Hang, Raw, Reply, Reset, Status, Stream, chunk, event, http
 
 TIMEOUTS: dict[str, tuple[Any, dict[str, float], str, str]] = {
     "no answer at all": (Hang(), {"first_token": 0.2}, "timeout_first_token", ""),
@@ -90,7 +90,8 @@ async def test_a_stale_connection_is_no_failure(endpoint: OpenAIEndpoint, provid
 
 async def test_a_connection_may_be_stale_again_and_again(endpoint: OpenAIEndpoint, provider: FakeProvider) -> None:
     """Each request may meet a dead connection once, however many did before."""
-    provider.script("m", *[Answer(), Reset(), Answer()] * 3)
+    replies: list[Reply] = [Answer(), Reset(), Answer()]
+    provider.script("m", *replies * 3)
     results = [await complete(endpoint, request()) for _ in range(6)]
     assert {result.outcome for result in results} == {Outcome.OK}
     assert len(provider.requests) == 9
@@ -129,9 +130,10 @@ async def test_tls_against_a_plain_server() -> None:
 
 
 async def test_a_long_answer_is_cut_and_the_stream_closed(endpoint: OpenAIEndpoint, provider: FakeProvider) -> None:
-    """Beyond the byte limit nothing is kept, at a whole character, and the provider is stopped."""
-    provider.script("m", Stream(events=[event(chunk({"content": "é" * 100}))], repeat=100_000, gap_seconds=0.001))
-    result = await complete(endpoint, request(byte_limit=1001))
+    """Beyond the byte limit nothing is kept, at a whole character; nothing more is waited for, and the provider is stopped."""
+    provider.script("m", Stream(events=[event(chunk({"content": "é" * 100}))] * 6, end="hang"))
+    async with asyncio.timeout(10):
+        result = await complete(endpoint, request(byte_limit=1001, total=600, first_token=600, idle=600))
     assert (result.outcome, result.truncated, result.text) == (Outcome.OK, True, "é" * 500)
     await provider.disconnected("m")
 
