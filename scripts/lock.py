@@ -10,8 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LOCKS = {
-    "runtime": ["--extra", "local"],
-    "dev": ["--extra", "local", "--group", "dev", "--group", "build"],
+    "runtime": ["--extra", "local", "--extra", "redis"],
+    "dev": ["--extra", "local", "--extra", "redis", "--group", "dev", "--group", "build"],
 }
 OPTIONS = ["--universal", "--python-version", "3.11", "--generate-hashes", "--no-annotate", "--no-header", "--no-emit-index-url", "--no-emit-find-links"]
 # What pyproject.toml overrides with a marker that never holds comes out of uv all the same, with everything below it.

@@ -11,8 +11,9 @@ from ensemble.v1 import limiter_service_pb2_grpc
 from services.chassis.configuration import Configuration
 from services.chassis.server import RunningServer, serve
 from services.chassis.telemetry import TelemetrySettings, start_telemetry
-from services.limiter.gate import Uniform
+from services.limiter.ledger import Ledger
 from services.limiter.memory_store import MemoryStore
+from services.limiter.obstacle import Uniform
 from services.limiter.servicer import LimiterServicer
 from services.limiter.settings import LimiterSettings
 
@@ -26,7 +27,8 @@ async def application(
     """Run the limiter; tests pass a clock and a source of jitter."""
     settings = LimiterSettings.from_configuration(configuration, listen)
     telemetry = start_telemetry("limiter", TelemetrySettings.from_configuration(configuration))
-    servicer = LimiterServicer(MemoryStore(settings.models, settings.rules, clock=clock, uniform=uniform), settings.rules.longest_lease_seconds)
+    store = MemoryStore(Ledger(settings.limits, clock=clock, uniform=uniform))
+    servicer = LimiterServicer(store, settings.limits.rules.longest_lease_seconds)
 
     def register(server: grpc.aio.Server) -> None:
         limiter_service_pb2_grpc.add_LimiterServiceServicer_to_server(servicer, server)

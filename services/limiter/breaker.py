@@ -7,17 +7,16 @@
 
 While OPEN nothing is granted (T4); while HALF_OPEN one probe at a time is, which is a lease and so comes back even if its holder dies (T6). Probes that were
 cancelled, rejected or released say nothing (T10). Each change of state begins a new generation; reports of permits from another one change nothing (T12). Each
-healthy while forgets one opening (T13).
+healthy while forgets one opening (T13). An operator's override begins a new generation when it is set and when it ends (T14).
 """
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.limiter.limits import BreakerRules
+from services.limiter.limits import SECOND, BreakerRules
 from services.models.permits import BreakerState, CallResult
 
-_SECOND = 1_000_000_000
 _FAILURES = frozenset({CallResult.FAILURE, CallResult.TIMEOUT})
 _DECISIVE = _FAILURES | {CallResult.SUCCESS}
 
@@ -33,7 +32,7 @@ class _Slice:
 
 
 class Breaker:
-    """One model's breaker; all times are nanoseconds on the caller's clock."""
+    """One model's breaker; all times are microseconds on the caller's clock."""
 
     def __init__(self, rules: BreakerRules, now: int, uniform: Callable[[float, float], float] = random.uniform) -> None:
         """Start closed; `uniform` gives the jitter of the open times."""
@@ -63,13 +62,13 @@ class Breaker:
             self._turn(BreakerState.HALF_OPEN)
             self._good_probes = self._undecided = 0
         elif self.state is BreakerState.CLOSED:
-            healthy_time = round(self._rules.bucket_seconds * _SECOND)
+            healthy_time = round(self._rules.bucket_seconds * SECOND)
             whiles = max(0, now - self._healthy_since) // healthy_time
             self._healthy_since += whiles * healthy_time
             self.open_count = max(0, self.open_count - whiles)
 
     def wait(self, now: int) -> int:
-        """Return the nanoseconds until a call may be granted; 0 where it may be now. Call `tick` before."""
+        """Return the microseconds until a call may be granted; 0 where it may be now. Call `tick` before."""
         if self.state is BreakerState.OPEN:
             return self.open_until - now
         if self.state is BreakerState.HALF_OPEN and self._probes:
@@ -113,6 +112,18 @@ class Breaker:
         elif self.state is BreakerState.CLOSED:
             self._record_call(result, slow, now)
 
+    def begin_anew(self) -> None:
+        """Begin a new generation in the same state (T14): what is under way says nothing about what comes."""
+        ramp = self.ramp
+        self._turn(self.state)
+        self.ramp = ramp
+
+    def follow(self, rules: BreakerRules) -> None:
+        """Go by other rules from now on; what was counted by buckets of another length is dropped."""
+        if rules.bucket_seconds != self._rules.bucket_seconds:
+            self._slices = []
+        self._rules = rules
+
     def counts(self, now: int) -> tuple[int, int, int]:
         """Return how many calls the window holds, how many failed, how many were slow."""
         self._slide(now)
@@ -126,7 +137,7 @@ class Breaker:
         elif result is CallResult.THROTTLED:
             # The provider is there, only busy: that says nothing about how often it failed.
             self._turn(BreakerState.OPEN)
-            self.open_until = now + round((retry_after_seconds or self._rules.open_seconds) * _SECOND)
+            self.open_until = now + round((retry_after_seconds or self._rules.open_seconds) * SECOND)
         elif result is CallResult.SUCCESS:
             self._good_probes += 1
             if self._good_probes >= self._rules.good_probes:
@@ -155,7 +166,7 @@ class Breaker:
 
     def _slide(self, now: int) -> _Slice:
         """Drop the slices that have left the window; return the current one."""
-        number = now // round(self._rules.bucket_seconds * _SECOND)
+        number = now // round(self._rules.bucket_seconds * SECOND)
         self._slices = [one for one in self._slices if one.number > number - self._rules.buckets]
         if not self._slices or self._slices[-1].number < number:
             self._slices.append(_Slice(number))
@@ -164,11 +175,12 @@ class Breaker:
     def _open(self, now: int, *, seconds: float | None = None) -> None:
         self._turn(BreakerState.OPEN)
         self.open_count += 1
-        if seconds is None:
-            # The exponent is bounded before the power is taken; beyond it the longest time holds anyway.
-            doubled = self._rules.open_seconds * 2.0 ** min(self.open_count - 1, 32)
-            seconds = min(doubled, self._rules.longest_open_seconds) * self._uniform(0.8, 1.2)
-        self.open_until = now + round(seconds * _SECOND)
+        if seconds is not None:
+            self.open_until = now + round(seconds * SECOND)
+            return
+        # The exponent is bounded before the power is taken; beyond it the longest time holds anyway.
+        doubled = round(self._rules.open_seconds * SECOND) * 2 ** min(self.open_count - 1, 32)
+        self.open_until = now + int(min(doubled, round(self._rules.longest_open_seconds * SECOND)) * self._uniform(0.8, 1.2))
 
     def _close(self, now: int) -> None:
         self._turn(BreakerState.CLOSED)

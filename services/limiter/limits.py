@@ -1,7 +1,15 @@
-"""The limits of one model, and the rules of permits in general, as plain values."""
+"""What is enforced: the limits of models and tenants, and the rules of permits in general, as plain values.
 
-from dataclasses import dataclass
+Times are microseconds where they are named so, and seconds elsewhere.
+"""
 
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+SECOND = 1_000_000
+"""A second in microseconds, the unit of every clock in this package."""
 BURST_SECONDS = 10
 """A request bucket holds what so many seconds of its rate allow, where no burst is configured."""
 
@@ -25,14 +33,12 @@ class BreakerRules:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelLimits:
-    """What may be asked of one model; a rate that is None is not limited."""
+class RateLimits:
+    """What models and tenants have in common; what is None is not limited."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
-    concurrency: int = 8
     request_burst: int | None = None
-    breaker: BreakerRules = BreakerRules()
 
     @property
     def request_capacity(self) -> int:
@@ -40,6 +46,30 @@ class ModelLimits:
         if self.request_burst is not None:
             return self.request_burst
         return max(1, (self.requests_per_minute or 0) * BURST_SECONDS // 60)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelLimits(RateLimits):
+    """What may be asked of one model."""
+
+    concurrency: int = 8
+    adaptive_concurrency: bool = False
+    retry_share: float = 0.2
+    """Retries and hedges that each first attempt allows."""
+    retries_per_minute: int = 10
+    """Retries and hedges that time alone allows; as many may come at once."""
+    metrics_only: bool = False
+    breaker: BreakerRules = BreakerRules()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantLimits(RateLimits):
+    """What one tenant may have of all models together; budgets are micro-USD."""
+
+    concurrency: int | None = None
+    budget_per_day: int | None = None
+    budget_per_month: int | None = None
+    metrics_only: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,3 +81,25 @@ class PermitRules:
     """How long after its lease a permit's report is still taken."""
     idempotency_window_seconds: float = 60.0
     """How long a request's grants are found again, and a settled permit is known as such."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Everything that is enforced, as one value that is put into force at once."""
+
+    models: Mapping[str, ModelLimits]
+    tenants: Mapping[str, TenantLimits] = field(default_factory=dict)
+    rules: PermitRules = PermitRules()
+    revision: int = 0
+    """Means nothing by itself; makes limits that were superseded new again."""
+
+    @property
+    def digest(self) -> str:
+        """The same for the same limits, whoever reads them."""
+        content = {
+            "models": {name: asdict(limits) for name, limits in self.models.items()},
+            "tenants": {name: asdict(limits) for name, limits in self.tenants.items()},
+            "rules": asdict(self.rules),
+            "revision": self.revision,
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]

@@ -5,13 +5,24 @@ from typing import Any
 
 import grpc
 
-from ensemble.v1 import limiter_service_pb2, limiter_service_pb2_grpc, permit_pb2
-from services.chassis.errors import FieldViolation, Unsupported
+from ensemble.v1 import limiter_service_pb2, limiter_service_pb2_grpc, model_state_pb2, permit_pb2
+from services.chassis.errors import FieldViolation
 from services.limiter import validation
 from services.limiter.store import Store
 from services.limiter.validation import refuse
+from services.limiter.watch import Watch
 from services.models.wire.durations import to_optional_duration, to_seconds
-from services.models.wire.permits import CALL_RESULTS, SETTLEMENTS, acquire_from_proto, outcome_from_proto, reply_to_proto, state_to_proto
+from services.models.wire.permits import (
+    CALL_RESULTS,
+    OVERRIDE_MODES,
+    SETTLEMENTS,
+    acquire_from_proto,
+    limiter_state_to_proto,
+    model_to_proto,
+    outcome_from_proto,
+    reply_to_proto,
+    watched_state_to_proto,
+)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -21,23 +32,24 @@ class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
 
     def __init__(self, store: Store, longest_lease_seconds: float) -> None:
         self._store = store
+        self._watch = Watch(store)
         self._longest_lease = longest_lease_seconds
 
     async def AcquirePermits(self, request: limiter_service_pb2.AcquirePermitsRequest, context: Context) -> limiter_service_pb2.AcquirePermitsResponse:
         """Decide a batch of permits in one indivisible step."""
         refuse(self._acquire_violations(request))
-        return reply_to_proto(self._store.acquire(acquire_from_proto(request)))
+        return reply_to_proto(await self._store.acquire(acquire_from_proto(request)))
 
     async def ReportOutcomes(self, request: limiter_service_pb2.ReportOutcomesRequest, context: Context) -> limiter_service_pb2.ReportOutcomesResponse:
         """Settle a batch of permits and feed the breakers."""
         refuse(_report_violations(request))
-        settlements = self._store.report([outcome_from_proto(outcome) for outcome in request.outcomes])
+        settlements = await self._store.report([outcome_from_proto(outcome) for outcome in request.outcomes])
         return limiter_service_pb2.ReportOutcomesResponse(settlements=[SETTLEMENTS.to_wire(settlement) for settlement in settlements])
 
     async def RenewPermits(self, request: limiter_service_pb2.RenewPermitsRequest, context: Context) -> limiter_service_pb2.RenewPermitsResponse:
         """Extend leases."""
         refuse(self._renew_violations(request))
-        renewals = self._store.renew(request.permit_ids, to_seconds(request.lease_ttl))
+        renewals = await self._store.renew(request.permit_ids, to_seconds(request.lease_ttl))
         return limiter_service_pb2.RenewPermitsResponse(
             renewals=[
                 limiter_service_pb2.Renewal(
@@ -50,22 +62,25 @@ class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
     async def ReleasePermits(self, request: limiter_service_pb2.ReleasePermitsRequest, context: Context) -> limiter_service_pb2.ReleasePermitsResponse:
         """Give permits back unused."""
         refuse(validation.permit_id_violations(request.permit_ids))
-        settlements = self._store.release(request.permit_ids)
+        settlements = await self._store.release(request.permit_ids)
         return limiter_service_pb2.ReleasePermitsResponse(settlements=[SETTLEMENTS.to_wire(settlement) for settlement in settlements])
 
     async def GetState(self, request: limiter_service_pb2.GetStateRequest, context: Context) -> limiter_service_pb2.GetStateResponse:
-        """Tell limits, levels and breakers as they stand."""
-        refuse(validation.count_violations("models", request.models, validation.MOST_MODELS, least=0))
-        return limiter_service_pb2.GetStateResponse(models=[state_to_proto(state) for state in self._store.state(request.models)])
+        """Tell limits, levels, budgets and breakers as they stand."""
+        refuse(validation.selection_violations(request.models, request.tenants))
+        return limiter_state_to_proto(await self._store.state(request.models, request.tenants))
 
     async def WatchState(self, request: limiter_service_pb2.WatchStateRequest, context: Context) -> AsyncIterator[limiter_service_pb2.WatchStateResponse]:
-        """Not served yet."""
-        for response in _unsupported("WatchState"):
-            yield response
+        """Stream the state: first the whole, then each change."""
+        refuse(validation.selection_violations(request.models, request.tenants))
+        async for state in self._watch.follow(request.models, request.tenants):
+            yield watched_state_to_proto(state)
 
     async def SetOverride(self, request: limiter_service_pb2.SetOverrideRequest, context: Context) -> limiter_service_pb2.SetOverrideResponse:
-        """Not served yet."""
-        raise Unsupported("SetOverride")
+        """Set or lift an operator's override for one model."""
+        refuse(_override_violations(request))
+        state = await self._store.override(request.model, OVERRIDE_MODES.from_wire(request.mode), to_seconds(request.ttl))
+        return limiter_service_pb2.SetOverrideResponse(model=model_to_proto(state))
 
     def _acquire_violations(self, request: limiter_service_pb2.AcquirePermitsRequest) -> Iterator[FieldViolation]:
         yield from validation.name_violations("request_id", request.request_id)
@@ -87,9 +102,14 @@ class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
             yield FieldViolation(field="lease_ttl", description=f"must be at least 1 ms and is cut to {self._longest_lease:g} s")
 
 
-def _unsupported(rpc: str) -> list[limiter_service_pb2.WatchStateResponse]:
-    # A handler of a stream must be a generator; this lets it be one that yields nothing.
-    raise Unsupported(rpc)
+def _override_violations(request: limiter_service_pb2.SetOverrideRequest) -> Iterator[FieldViolation]:
+    yield from validation.name_violations("model", request.model)
+    if request.mode == model_state_pb2.OVERRIDE_MODE_UNSPECIFIED:
+        return
+    if OVERRIDE_MODES.from_wire(request.mode) is None:
+        yield FieldViolation(field="mode", description="must be a known mode")
+    if not validation.SHORTEST_OVERRIDE_SECONDS <= to_seconds(request.ttl) <= validation.LONGEST_OVERRIDE_SECONDS:
+        yield FieldViolation(field="ttl", description="must lie between 1 second and 24 hours")
 
 
 def _report_violations(request: limiter_service_pb2.ReportOutcomesRequest) -> Iterator[FieldViolation]:

@@ -12,6 +12,7 @@ MOST_TOKENS = 2**31 - 1
 MOST_MICRO_USD = 2**53 - 1
 LONGEST_NAME = 128
 LEAST_LEASE_SECONDS = 0.001
+SHORTEST_OVERRIDE_SECONDS, LONGEST_OVERRIDE_SECONDS = 1.0, 86_400.0
 MOST_HEADERS, LONGEST_HEADER = 32, 256
 
 
@@ -66,3 +67,11 @@ def permit_id_violations(permit_ids: Sequence[str]) -> Iterator[FieldViolation]:
     yield from count_violations("permit_ids", permit_ids, MOST_PERMITS)
     for position, permit_id in enumerate(permit_ids[:MOST_PERMITS]):
         yield from name_violations(f"permit_ids[{position}]", permit_id)
+
+
+def selection_violations(models: Sequence[str], tenants: Sequence[str]) -> Iterator[FieldViolation]:
+    """Check whose state is asked for."""
+    for field, names in (("models", models), ("tenants", tenants)):
+        yield from count_violations(field, names, MOST_MODELS, least=0)
+        for position, name in enumerate(names[:MOST_MODELS]):
+            yield from name_violations(f"{field}[{position}]", name)

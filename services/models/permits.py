@@ -66,6 +66,17 @@ class BreakerState(StrEnum):
     HALF_OPEN = "HALF_OPEN"
 
 
+class OverrideMode(StrEnum):
+    """An operator's word that stands above limits and breaker. The names are those of `ensemble.v1.OverrideMode`."""
+
+    FORCED_OPEN = "FORCED_OPEN"
+    """Every call is denied."""
+    DISABLED = "DISABLED"
+    """The breaker lets every call through and counts none."""
+    METRICS_ONLY = "METRICS_ONLY"
+    """Limits and breaker count, and deny nothing."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PermitSpec:
     """One call that wants a permit."""
@@ -93,6 +104,8 @@ class Permit:
     breaker_generation: int = 0
     probe: bool = False
     """True where the call decides whether a half-open breaker closes."""
+    would_have_denied: DenialReason | None = None
+    """Why it would have been denied where limits are only measured."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,9 +176,11 @@ class LimitLevel:
     """A limit and what is left of it, in its own unit."""
 
     name: str
-    """requests_per_minute, tokens_per_minute or concurrency."""
+    """requests_per_minute, tokens_per_minute, concurrency or retries."""
     limit: int
     remaining: int
+    effective: int
+    """What holds of the limit now; less than it while something keeps it lower."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +207,50 @@ class ModelState:
     in_flight: int
     breaker: BreakerSnapshot
     provider_backoff_seconds: float | None = None
+    override: OverrideMode | None = None
+    override_seconds: float | None = None
+    """Until the override ends; None where there is none."""
+    metrics_only: bool = False
+    """True where the configuration only measures this model."""
+    would_have_denied: Mapping[DenialReason, int] = field(default_factory=dict)
+    """Permits granted though limits or breaker would have denied them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLevel:
+    """A tenant's budget for the current period, in micro-USD."""
+
+    period: str
+    """day or month, both of UTC."""
+    limit: int
+    spent: int
+    reserved: int
+    unreconciled: int
+    """The part of `spent` that is only an estimate, because its permit ended without a report."""
+    resets_in_seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantState:
+    """One tenant's limits, levels and budgets as they stand."""
+
+    tenant: str
+    limits: tuple[LimitLevel, ...]
+    in_flight: int
+    budgets: tuple[BudgetLevel, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LimiterState:
+    """Everything the limiter knows that others may."""
+
+    models: tuple[ModelState, ...] = ()
+    tenants: tuple[TenantState, ...] = ()
+    config_version: int = 0
+    degraded: bool = False
+    """True while the store is down; the state is then that of the local share."""
+    learning_seconds: float | None = None
+    """How much longer a store that lost its data allows only half of each concurrency; None where it did not."""
 
 
 class Permits(Protocol):

@@ -8,7 +8,7 @@ from services.limiter.breaker import Breaker
 from services.limiter.limits import BreakerRules
 from services.models.permits import BreakerState, CallResult
 
-SECOND = 1_000_000_000
+SECOND = 1_000_000
 RULES = BreakerRules()
 CLOSED, OPEN, HALF_OPEN = BreakerState.CLOSED, BreakerState.OPEN, BreakerState.HALF_OPEN
 
@@ -29,12 +29,12 @@ class Driven:
     def tick(self, seconds: float = 0.0) -> BreakerState:
         """Let time pass; return the state."""
         self.now += seconds
-        self.breaker.tick(self.ns)
+        self.breaker.tick(self.us)
         return self.breaker.state
 
     @property
-    def ns(self) -> int:
-        """The time in nanoseconds."""
+    def us(self) -> int:
+        """The time in microseconds."""
         return round(self.now * SECOND)
 
     def call(self, result: CallResult, *, latency: float = 1.0, retry_after: float | None = None, generation: int | None = None) -> None:
@@ -46,7 +46,7 @@ class Driven:
         """Grant a permit."""
         self._number += 1
         permit = f"p{self._number}"
-        self.breaker.admit(permit, self.ns + round(lease * SECOND))
+        self.breaker.admit(permit, self.us + round(lease * SECOND))
         return permit
 
     def report(self, permit: str, result: CallResult, *, latency: float = 1.0, retry_after: float | None = None, generation: int | None = None) -> None:
@@ -57,7 +57,7 @@ class Driven:
             result,
             latency_seconds=latency,
             retry_after_seconds=retry_after,
-            now=self.ns,
+            now=self.us,
         )
 
     def opened(self) -> "Driven":
@@ -102,7 +102,7 @@ def test_t1_old_calls_leave_the_window() -> None:
     for _ in range(4):
         driven.call(CallResult.FAILURE)
     driven.tick(121)
-    assert driven.breaker.counts(driven.ns) == (0, 0, 0)
+    assert driven.breaker.counts(driven.us) == (0, 0, 0)
     for number in range(10):
         driven.call(CallResult.SUCCESS if number < 9 else CallResult.FAILURE)
     assert driven.breaker.state is CLOSED
@@ -113,7 +113,7 @@ def test_t2_failures_in_a_row_open() -> None:
     driven = Driven()
     for result in [CallResult.FAILURE] * 4 + [CallResult.SUCCESS] + [CallResult.TIMEOUT] * 3:
         driven.call(result)
-    assert driven.breaker.state is CLOSED or driven.breaker.counts(driven.ns)[0] >= 10
+    assert driven.breaker.state is CLOSED or driven.breaker.counts(driven.us)[0] >= 10
     fresh = Driven()
     for _ in range(4):
         fresh.call(CallResult.FAILURE)
@@ -127,25 +127,25 @@ def test_t3_refused_credentials_open_for_long() -> None:
     driven = Driven()
     driven.call(CallResult.AUTH)
     assert driven.breaker.state is OPEN
-    assert driven.breaker.wait(driven.ns) == 300 * SECOND
+    assert driven.breaker.wait(driven.us) == 300 * SECOND
 
 
 def test_t4_t5_open_until_the_time_is_over() -> None:
     """Before open_until the wait is the rest; at it the breaker is half-open."""
     driven = Driven().opened()
-    assert driven.breaker.wait(driven.ns) == 5 * SECOND
+    assert driven.breaker.wait(driven.us) == 5 * SECOND
     assert driven.tick(4.999) is OPEN
-    assert driven.breaker.wait(driven.ns) == pytest.approx(0.001 * SECOND)
+    assert driven.breaker.wait(driven.us) == pytest.approx(0.001 * SECOND)
     assert driven.tick(0.001) is HALF_OPEN
 
 
 def test_t6_one_probe_at_a_time() -> None:
     """With a probe out the next caller waits at most until its lease ends."""
     driven = Driven().half_opened()
-    assert driven.breaker.wait(driven.ns) == 0
+    assert driven.breaker.wait(driven.us) == 0
     driven.grant(lease=7.0)
     assert driven.breaker.probes == 1
-    assert driven.breaker.wait(driven.ns) == 7 * SECOND
+    assert driven.breaker.wait(driven.us) == 7 * SECOND
 
 
 def test_t7_good_probes_close_and_the_load_comes_back_slowly() -> None:
@@ -155,7 +155,7 @@ def test_t7_good_probes_close_and_the_load_comes_back_slowly() -> None:
     assert driven.breaker.state is HALF_OPEN
     driven.call(CallResult.SUCCESS)
     assert driven.breaker.state is CLOSED
-    assert driven.breaker.counts(driven.ns) == (0, 0, 0)
+    assert driven.breaker.counts(driven.us) == (0, 0, 0)
     assert driven.breaker.ramp == 1
     driven.call(CallResult.SUCCESS)
     assert driven.breaker.ramp == 2
@@ -167,7 +167,7 @@ def test_t8_a_bad_probe_opens_for_longer(result: CallResult, latency: float) -> 
     driven = Driven().half_opened()
     driven.call(result, latency=latency)
     assert driven.breaker.state is OPEN
-    assert (driven.breaker.open_count, driven.breaker.wait(driven.ns)) == (2, 10 * SECOND)
+    assert (driven.breaker.open_count, driven.breaker.wait(driven.us)) == (2, 10 * SECOND)
 
 
 def test_t8_the_doubling_ends() -> None:
@@ -176,14 +176,14 @@ def test_t8_the_doubling_ends() -> None:
     for _ in range(20):
         driven.tick(300)
         driven.call(CallResult.FAILURE)
-    assert driven.breaker.wait(driven.ns) == 300 * SECOND
+    assert driven.breaker.wait(driven.us) == 300 * SECOND
 
 
 def test_t8_refused_credentials_of_a_probe_open_for_long() -> None:
     """AUTH is AUTH for a probe too."""
     driven = Driven().half_opened()
     driven.call(CallResult.AUTH)
-    assert driven.breaker.wait(driven.ns) == 300 * SECOND
+    assert driven.breaker.wait(driven.us) == 300 * SECOND
 
 
 @pytest.mark.parametrize(("asked", "seconds"), [(42.0, 42), (None, 5)])
@@ -192,7 +192,7 @@ def test_t9_a_throttled_probe_opens_for_as_long_as_was_asked(asked: float | None
     driven = Driven().half_opened()
     driven.call(CallResult.THROTTLED, retry_after=asked)
     assert driven.breaker.state is OPEN
-    assert (driven.breaker.open_count, driven.breaker.wait(driven.ns)) == (1, seconds * SECOND)
+    assert (driven.breaker.open_count, driven.breaker.wait(driven.us)) == (1, seconds * SECOND)
 
 
 @pytest.mark.parametrize("result", [CallResult.CANCELLED, CallResult.REJECTED, None])
@@ -204,7 +204,7 @@ def test_t10_a_probe_without_a_verdict_gives_its_slot_back(result: CallResult | 
         driven.breaker.give_back(permit)
     else:
         driven.report(permit, result)
-    assert (driven.breaker.state, driven.breaker.probes, driven.breaker.wait(driven.ns)) == (HALF_OPEN, 0, 0)
+    assert (driven.breaker.state, driven.breaker.probes, driven.breaker.wait(driven.us)) == (HALF_OPEN, 0, 0)
 
 
 def test_t11_probes_that_vanish_open_it_in_the_end() -> None:
@@ -212,7 +212,7 @@ def test_t11_probes_that_vanish_open_it_in_the_end() -> None:
     driven = Driven().half_opened()
     for lapsed in range(3):
         assert driven.breaker.state is HALF_OPEN, lapsed
-        driven.breaker.lapse(driven.grant(), driven.ns)
+        driven.breaker.lapse(driven.grant(), driven.us)
     assert driven.breaker.state is OPEN
 
 
@@ -220,10 +220,10 @@ def test_t11_probes_that_vanish_open_it_in_the_end() -> None:
 def test_t12_reports_of_another_generation_change_nothing(results: list[CallResult]) -> None:
     """Whatever late reports say, state, counts and generation stay."""
     driven = Driven().half_opened()
-    before = (driven.breaker.state, driven.breaker.generation, driven.breaker.counts(driven.ns), driven.breaker.open_count)
+    before = (driven.breaker.state, driven.breaker.generation, driven.breaker.counts(driven.us), driven.breaker.open_count)
     for number, result in enumerate(results):
         driven.report(f"old-{number}", result, generation=0)
-    assert (driven.breaker.state, driven.breaker.generation, driven.breaker.counts(driven.ns), driven.breaker.open_count) == before
+    assert (driven.breaker.state, driven.breaker.generation, driven.breaker.counts(driven.us), driven.breaker.open_count) == before
 
 
 def test_t13_health_forgets_openings() -> None:
@@ -251,13 +251,13 @@ def test_invariants_hold_over_any_history(history: list[tuple[CallResult | str, 
     for step, seconds in history:
         generation = driven.breaker.generation
         driven.tick(seconds)
-        if driven.breaker.wait(driven.ns) == 0:
+        if driven.breaker.wait(driven.us) == 0:
             permit = driven.grant()
             assert driven.breaker.probes <= 1
             if isinstance(step, CallResult):
                 driven.report(permit, step)
             elif step == "lapse":
-                driven.breaker.lapse(permit, driven.ns)
+                driven.breaker.lapse(permit, driven.us)
             elif step == "release":
                 driven.breaker.give_back(permit)
         assert driven.breaker.generation >= generation
@@ -265,7 +265,7 @@ def test_invariants_hold_over_any_history(history: list[tuple[CallResult | str, 
     for _ in range(400):
         driven.tick(61)
         for permit in list(driven.breaker._probes):
-            driven.breaker.lapse(permit, driven.ns)
-        if driven.breaker.wait(driven.ns) == 0:
+            driven.breaker.lapse(permit, driven.us)
+        if driven.breaker.wait(driven.us) == 0:
             driven.call(CallResult.SUCCESS)
     assert driven.breaker.state is CLOSED

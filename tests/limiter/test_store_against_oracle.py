@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, MultipleResults, RuleBasedStateMachine, invariant, multiple, rule
 
-from services.limiter.limits import ModelLimits, PermitRules
-from services.limiter.memory_store import MemoryStore
+from services.limiter.ledger import Ledger
+from services.limiter.limits import Limits, ModelLimits, PermitRules
 from services.models.permits import AcquireRequest, CallResult, Denial, DenialReason, Permit, PermitOutcome, PermitSpec, Settlement
 
 LIMITS = {
@@ -152,7 +152,7 @@ class StoreAgainstOracle(RuleBasedStateMachine):
         numbers = count()
         self.names = count()
         self.oracle = Oracle()
-        self.store = MemoryStore(LIMITS, RULES, clock=lambda: self.now, uniform=lambda low, _: low, new_id=lambda: f"p{next(numbers)}")
+        self.store = Ledger(Limits(models=LIMITS, rules=RULES), clock=lambda: self.now, uniform=lambda low, _: low, new_id=lambda: f"p{next(numbers)}")
 
     @rule(target=permits, batch=st.lists(specs, min_size=1, max_size=4), least=st.integers(0, 4), lease=st.integers(1, 40))
     def acquire(self, batch: list[PermitSpec], least: int, lease: int) -> MultipleResults[str]:
@@ -225,17 +225,17 @@ class StoreAgainstOracle(RuleBasedStateMachine):
     @invariant()
     def the_states_agree(self) -> None:
         """I1, I3, I5: in flight and levels are the same, and in flight never exceeds the limit."""
-        for state in self.store.state():
+        for state in self.store.state().models:
             assert state.in_flight == self.oracle.in_flight(state.model) <= LIMITS[state.model].concurrency
             for level in state.limits:
-                if level.name != "concurrency":
+                if level.name not in {"concurrency", "retries"}:
                     bucket = self.oracle.buckets[state.model, level.name.partition("_")[0]]
                     assert level.remaining == bucket.level.numerator // bucket.level.denominator
 
     def teardown(self) -> None:
         """I5: when all has ended and the windows have passed, the store is as good as new."""
         self.now += 10_000
-        fresh = MemoryStore(LIMITS, RULES, clock=lambda: self.now)
+        fresh = Ledger(Limits(models=LIMITS, rules=RULES), clock=lambda: self.now)
         assert self.store.state() == fresh.state()
         assert self.store.remembered == 0
 

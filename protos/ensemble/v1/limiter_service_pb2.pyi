@@ -36,7 +36,9 @@ class AcquirePermitsRequest(_message.Message):
     request_id: _builtins.str
     """Required. The caller's id for this batch, 1 to 128 characters; a repeat gets the same grants while they are held and for a while after."""
     tenant: _builtins.str
-    """Optional; default none. The tenant on whose behalf the calls are made; at most 128 characters."""
+    """Optional; default "default". The tenant on whose behalf the calls are made; at most 128 characters. Where no tenants are configured, any name will do;
+    where some are, it must be one of them or empty.
+    """
     min_granted: _builtins.int
     """Optional; default 0 (whatever can be had). Fewest grants worth having, 0 to the number of specs; below it nothing is charged and all are denied."""
     dry_run: _builtins.bool
@@ -283,23 +285,29 @@ Global___ReleasePermitsResponse: _TypeAlias = ReleasePermitsResponse  # noqa: Y0
 
 @_typing.final
 class GetStateRequest(_message.Message):
-    """Which models' state to tell."""
+    """Whose state to tell."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional; default all. Names of models in the catalogue; at most 256."""
+
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional; default all. Names of configured tenants; at most 256."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[_builtins.str] | None = ...,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,13 +322,23 @@ class GetStateResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     CONFIG_VERSION_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    LEARNING_FOR_FIELD_NUMBER: _builtins.int
     config_version: _builtins.int
     """Output only. Version of the limits' configuration."""
     degraded: _builtins.bool
-    """Output only. True while the store is down."""
+    """Output only. True while the store is down; the state is then that of the local share."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_state_pb2.ModelState]:
         """Output only. One state for each model, in the order asked for, else by name."""
+
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[_model_state_pb2.TenantState]:
+        """Output only. One state for each tenant, in the order asked for, else by name."""
+
+    @_builtins.property
+    def learning_for(self) -> _duration_pb2.Duration:
+        """Output only. Set while the store, having lost its data, is careful: how much longer it allows only half of each concurrency."""
 
     def __init__(
         self,
@@ -328,10 +346,12 @@ class GetStateResponse(_message.Message):
         models: _abc.Iterable[_model_state_pb2.ModelState] | None = ...,
         config_version: _builtins.int = ...,
         degraded: _builtins.bool = ...,
+        tenants: _abc.Iterable[_model_state_pb2.TenantState] | None = ...,
+        learning_for: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["learning_for", b"learning_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_version", b"config_version", "degraded", b"degraded", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_version", b"config_version", "degraded", b"degraded", "learning_for", b"learning_for", "models", b"models", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -339,23 +359,29 @@ Global___GetStateResponse: _TypeAlias = GetStateResponse  # noqa: Y015
 
 @_typing.final
 class WatchStateRequest(_message.Message):
-    """Which models' state to stream."""
+    """Whose state to stream."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def models(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Optional; default all. Names of models in the catalogue; at most 256."""
+
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Optional; default all. Names of configured tenants; at most 256."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[_builtins.str] | None = ...,
+        tenants: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -370,13 +396,23 @@ class WatchStateResponse(_message.Message):
     MODELS_FIELD_NUMBER: _builtins.int
     CONFIG_VERSION_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
+    TENANTS_FIELD_NUMBER: _builtins.int
+    LEARNING_FOR_FIELD_NUMBER: _builtins.int
     config_version: _builtins.int
     """Output only. Version of the limits' configuration."""
     degraded: _builtins.bool
-    """Output only. True while the store is down."""
+    """Output only. True while the store is down; the state is then that of the local share."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[_model_state_pb2.ModelState]:
         """Output only. The models that changed; in the first message all of them."""
+
+    @_builtins.property
+    def tenants(self) -> _containers.RepeatedCompositeFieldContainer[_model_state_pb2.TenantState]:
+        """Output only. The tenants that changed; in the first message all of them."""
+
+    @_builtins.property
+    def learning_for(self) -> _duration_pb2.Duration:
+        """Output only. Set while the store, having lost its data, is careful: how much longer it allows only half of each concurrency."""
 
     def __init__(
         self,
@@ -384,10 +420,12 @@ class WatchStateResponse(_message.Message):
         models: _abc.Iterable[_model_state_pb2.ModelState] | None = ...,
         config_version: _builtins.int = ...,
         degraded: _builtins.bool = ...,
+        tenants: _abc.Iterable[_model_state_pb2.TenantState] | None = ...,
+        learning_for: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["learning_for", b"learning_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_version", b"config_version", "degraded", b"degraded", "models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config_version", b"config_version", "degraded", b"degraded", "learning_for", b"learning_for", "models", b"models", "tenants", b"tenants"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,7 +443,7 @@ class SetOverrideRequest(_message.Message):
     model: _builtins.str
     """Required. Name of a model in the catalogue; 1 to 128 characters."""
     mode: _model_state_pb2.OverrideMode.ValueType
-    """Optional; default lifts the override. What shall hold instead of the breaker."""
+    """Optional; default lifts the override. What shall hold instead of the limits and the breaker."""
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
         """Required unless the override is lifted. How long it shall hold; 1 s to 24 hours."""

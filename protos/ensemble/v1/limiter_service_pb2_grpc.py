@@ -82,8 +82,8 @@ class LimiterServiceServicer:
         """Decides a batch of permits in one indivisible step. Idempotent by request_id as far as grants go: a repeat returns the same permits; what was denied is
         judged afresh.
 
-        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue), UNAVAILABLE (the store is down and the policy is to deny),
-        RESOURCE_EXHAUSTED (the limiter is overloaded).
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), RESOURCE_EXHAUSTED (the
+        limiter is overloaded). Where the store is down, permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -119,16 +119,17 @@ class LimiterServiceServicer:
     def GetState(self, request, context):
         """Tells limits, levels and breakers as they stand.
 
-        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue).
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def WatchState(self, request, context):
-        """Streams the state: first the whole, then each change.
+        """Streams the state: first the whole, then each change. Times that only run down are no change.
 
-        Errors: UNIMPLEMENTED in this version.
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), UNAVAILABLE (the service
+        is being stopped: watch again).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -137,7 +138,7 @@ class LimiterServiceServicer:
     def SetOverride(self, request, context):
         """Sets or lifts an operator's override for one model.
 
-        Errors: UNIMPLEMENTED in this version.
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue), UNAVAILABLE (the store is down).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -39,8 +39,8 @@ class LimiterServiceStub:
     """Decides a batch of permits in one indivisible step. Idempotent by request_id as far as grants go: a repeat returns the same permits; what was denied is
     judged afresh.
 
-    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue), UNAVAILABLE (the store is down and the policy is to deny),
-    RESOURCE_EXHAUSTED (the limiter is overloaded).
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), RESOURCE_EXHAUSTED (the
+    limiter is overloaded). Where the store is down, permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
     """
     ReportOutcomes: _grpc.UnaryUnaryMultiCallable[_limiter_service_pb2.ReportOutcomesRequest, _limiter_service_pb2.ReportOutcomesResponse]
     """Settles a batch of permits and feeds the breakers. Idempotent by permit_id.
@@ -60,17 +60,18 @@ class LimiterServiceStub:
     GetState: _grpc.UnaryUnaryMultiCallable[_limiter_service_pb2.GetStateRequest, _limiter_service_pb2.GetStateResponse]
     """Tells limits, levels and breakers as they stand.
 
-    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue).
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured).
     """
     WatchState: _grpc.UnaryStreamMultiCallable[_limiter_service_pb2.WatchStateRequest, _limiter_service_pb2.WatchStateResponse]
-    """Streams the state: first the whole, then each change.
+    """Streams the state: first the whole, then each change. Times that only run down are no change.
 
-    Errors: UNIMPLEMENTED in this version.
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), UNAVAILABLE (the service
+    is being stopped: watch again).
     """
     SetOverride: _grpc.UnaryUnaryMultiCallable[_limiter_service_pb2.SetOverrideRequest, _limiter_service_pb2.SetOverrideResponse]
     """Sets or lifts an operator's override for one model.
 
-    Errors: UNIMPLEMENTED in this version.
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue), UNAVAILABLE (the store is down).
     """
 
 @_typing.type_check_only
@@ -84,8 +85,8 @@ class LimiterServiceAsyncStub(LimiterServiceStub):
     """Decides a batch of permits in one indivisible step. Idempotent by request_id as far as grants go: a repeat returns the same permits; what was denied is
     judged afresh.
 
-    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue), UNAVAILABLE (the store is down and the policy is to deny),
-    RESOURCE_EXHAUSTED (the limiter is overloaded).
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), RESOURCE_EXHAUSTED (the
+    limiter is overloaded). Where the store is down, permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
     """
     ReportOutcomes: _aio.UnaryUnaryMultiCallable[_limiter_service_pb2.ReportOutcomesRequest, _limiter_service_pb2.ReportOutcomesResponse]  # type: ignore[assignment]
     """Settles a batch of permits and feeds the breakers. Idempotent by permit_id.
@@ -105,17 +106,18 @@ class LimiterServiceAsyncStub(LimiterServiceStub):
     GetState: _aio.UnaryUnaryMultiCallable[_limiter_service_pb2.GetStateRequest, _limiter_service_pb2.GetStateResponse]  # type: ignore[assignment]
     """Tells limits, levels and breakers as they stand.
 
-    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue).
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured).
     """
     WatchState: _aio.UnaryStreamMultiCallable[_limiter_service_pb2.WatchStateRequest, _limiter_service_pb2.WatchStateResponse]  # type: ignore[assignment]
-    """Streams the state: first the whole, then each change.
+    """Streams the state: first the whole, then each change. Times that only run down are no change.
 
-    Errors: UNIMPLEMENTED in this version.
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), UNAVAILABLE (the service
+    is being stopped: watch again).
     """
     SetOverride: _aio.UnaryUnaryMultiCallable[_limiter_service_pb2.SetOverrideRequest, _limiter_service_pb2.SetOverrideResponse]  # type: ignore[assignment]
     """Sets or lifts an operator's override for one model.
 
-    Errors: UNIMPLEMENTED in this version.
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue), UNAVAILABLE (the store is down).
     """
 
 class LimiterServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -132,8 +134,8 @@ class LimiterServiceServicer(metaclass=_abc_1.ABCMeta):
         """Decides a batch of permits in one indivisible step. Idempotent by request_id as far as grants go: a repeat returns the same permits; what was denied is
         judged afresh.
 
-        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue), UNAVAILABLE (the store is down and the policy is to deny),
-        RESOURCE_EXHAUSTED (the limiter is overloaded).
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), RESOURCE_EXHAUSTED (the
+        limiter is overloaded). Where the store is down, permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
         """
 
     @_abc_1.abstractmethod
@@ -177,7 +179,7 @@ class LimiterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_limiter_service_pb2.GetStateResponse, _abc.Awaitable[_limiter_service_pb2.GetStateResponse]]:
         """Tells limits, levels and breakers as they stand.
 
-        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue).
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured).
         """
 
     @_abc_1.abstractmethod
@@ -186,9 +188,10 @@ class LimiterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _limiter_service_pb2.WatchStateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_limiter_service_pb2.WatchStateResponse], _abc.AsyncIterator[_limiter_service_pb2.WatchStateResponse]]:
-        """Streams the state: first the whole, then each change.
+        """Streams the state: first the whole, then each change. Times that only run down are no change.
 
-        Errors: UNIMPLEMENTED in this version.
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), UNAVAILABLE (the service
+        is being stopped: watch again).
         """
 
     @_abc_1.abstractmethod
@@ -199,7 +202,7 @@ class LimiterServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_limiter_service_pb2.SetOverrideResponse, _abc.Awaitable[_limiter_service_pb2.SetOverrideResponse]]:
         """Sets or lifts an operator's override for one model.
 
-        Errors: UNIMPLEMENTED in this version.
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue), UNAVAILABLE (the store is down).
         """
 
 def add_LimiterServiceServicer_to_server(servicer: LimiterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

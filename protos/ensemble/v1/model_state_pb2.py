@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65nsemble/v1/model_state.proto\x12\x0b\x65nsemble.v1\x1a\x1egoogle/protobuf/duration.proto\"<\n\nLimitLevel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x11\n\tremaining\x18\x03 \x01(\x03\"\xe4\x01\n\x0f\x42reakerSnapshot\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.ensemble.v1.BreakerState\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12+\n\x08open_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nopen_count\x18\x04 \x01(\x05\x12\x0e\n\x06probes\x18\x05 \x01(\x05\x12\x14\n\x0cwindow_calls\x18\x06 \x01(\x03\x12\x17\n\x0fwindow_failures\x18\x07 \x01(\x03\x12\x13\n\x0bwindow_slow\x18\x08 \x01(\x03\"\x99\x02\n\nModelState\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x06limits\x18\x02 \x03(\x0b\x32\x17.ensemble.v1.LimitLevel\x12\x11\n\tin_flight\x18\x03 \x01(\x05\x12-\n\x07\x62reaker\x18\x04 \x01(\x0b\x32\x1c.ensemble.v1.BreakerSnapshot\x12\x33\n\x10provider_backoff\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08override\x18\x06 \x01(\x0e\x32\x19.ensemble.v1.OverrideMode\x12/\n\x0coverride_for\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03*\x88\x01\n\x0cOverrideMode\x12\x1d\n\x19OVERRIDE_MODE_UNSPECIFIED\x10\x00\x12\x1d\n\x19OVERRIDE_MODE_FORCED_OPEN\x10\x01\x12\x1a\n\x16OVERRIDE_MODE_DISABLED\x10\x02\x12\x1e\n\x1aOVERRIDE_MODE_METRICS_ONLY\x10\x03\x42r\n\x0eio.ensemble.v1B\x0fModelStateProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65nsemble/v1/model_state.proto\x12\x0b\x65nsemble.v1\x1a\x1egoogle/protobuf/duration.proto\"O\n\nLimitLevel\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x03\x12\x11\n\tremaining\x18\x03 \x01(\x03\x12\x11\n\teffective\x18\x04 \x01(\x03\"\xe4\x01\n\x0f\x42reakerSnapshot\x12(\n\x05state\x18\x01 \x01(\x0e\x32\x19.ensemble.v1.BreakerState\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12+\n\x08open_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x12\n\nopen_count\x18\x04 \x01(\x05\x12\x0e\n\x06probes\x18\x05 \x01(\x05\x12\x14\n\x0cwindow_calls\x18\x06 \x01(\x03\x12\x17\n\x0fwindow_failures\x18\x07 \x01(\x03\x12\x13\n\x0bwindow_slow\x18\x08 \x01(\x03\"\xb0\x03\n\nModelState\x12\r\n\x05model\x18\x01 \x01(\t\x12\'\n\x06limits\x18\x02 \x03(\x0b\x32\x17.ensemble.v1.LimitLevel\x12\x11\n\tin_flight\x18\x03 \x01(\x05\x12-\n\x07\x62reaker\x18\x04 \x01(\x0b\x32\x1c.ensemble.v1.BreakerSnapshot\x12\x33\n\x10provider_backoff\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08override\x18\x06 \x01(\x0e\x32\x19.ensemble.v1.OverrideMode\x12/\n\x0coverride_for\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmetrics_only\x18\x08 \x01(\x08\x12G\n\x11would_have_denied\x18\t \x03(\x0b\x32,.ensemble.v1.ModelState.WouldHaveDeniedEntry\x1a\x36\n\x14WouldHaveDeniedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xb9\x01\n\x0b\x42udgetLevel\x12\x0e\n\x06period\x18\x01 \x01(\t\x12\x17\n\x0flimit_micro_usd\x18\x02 \x01(\x03\x12\x17\n\x0fspent_micro_usd\x18\x03 \x01(\x03\x12\x1a\n\x12reserved_micro_usd\x18\x04 \x01(\x03\x12\x1e\n\x16unreconciled_micro_usd\x18\x05 \x01(\x03\x12,\n\tresets_in\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\"\x84\x01\n\x0bTenantState\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\'\n\x06limits\x18\x02 \x03(\x0b\x32\x17.ensemble.v1.LimitLevel\x12\x11\n\tin_flight\x18\x03 \x01(\x05\x12)\n\x07\x62udgets\x18\x04 \x03(\x0b\x32\x18.ensemble.v1.BudgetLevel*|\n\x0c\x42reakerState\x12\x1d\n\x19\x42REAKER_STATE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x42REAKER_STATE_CLOSED\x10\x01\x12\x16\n\x12\x42REAKER_STATE_OPEN\x10\x02\x12\x1b\n\x17\x42REAKER_STATE_HALF_OPEN\x10\x03*\x88\x01\n\x0cOverrideMode\x12\x1d\n\x19OVERRIDE_MODE_UNSPECIFIED\x10\x00\x12\x1d\n\x19OVERRIDE_MODE_FORCED_OPEN\x10\x01\x12\x1a\n\x16OVERRIDE_MODE_DISABLED\x10\x02\x12\x1e\n\x1aOVERRIDE_MODE_METRICS_ONLY\x10\x03\x42r\n\x0eio.ensemble.v1B\x0fModelStateProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +33,22 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ensemble.v1.model_state_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.ensemble.v1B\017ModelStateProtoP\001Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\252\002\013Ensemble.V1'
-  _globals['_BREAKERSTATE']._serialized_start=655
-  _globals['_BREAKERSTATE']._serialized_end=779
-  _globals['_OVERRIDEMODE']._serialized_start=782
-  _globals['_OVERRIDEMODE']._serialized_end=918
+  _globals['_MODELSTATE_WOULDHAVEDENIEDENTRY']._loaded_options = None
+  _globals['_MODELSTATE_WOULDHAVEDENIEDENTRY']._serialized_options = b'8\001'
+  _globals['_BREAKERSTATE']._serialized_start=1148
+  _globals['_BREAKERSTATE']._serialized_end=1272
+  _globals['_OVERRIDEMODE']._serialized_start=1275
+  _globals['_OVERRIDEMODE']._serialized_end=1411
   _globals['_LIMITLEVEL']._serialized_start=78
-  _globals['_LIMITLEVEL']._serialized_end=138
-  _globals['_BREAKERSNAPSHOT']._serialized_start=141
-  _globals['_BREAKERSNAPSHOT']._serialized_end=369
-  _globals['_MODELSTATE']._serialized_start=372
-  _globals['_MODELSTATE']._serialized_end=653
+  _globals['_LIMITLEVEL']._serialized_end=157
+  _globals['_BREAKERSNAPSHOT']._serialized_start=160
+  _globals['_BREAKERSNAPSHOT']._serialized_end=388
+  _globals['_MODELSTATE']._serialized_start=391
+  _globals['_MODELSTATE']._serialized_end=823
+  _globals['_MODELSTATE_WOULDHAVEDENIEDENTRY']._serialized_start=769
+  _globals['_MODELSTATE_WOULDHAVEDENIEDENTRY']._serialized_end=823
+  _globals['_BUDGETLEVEL']._serialized_start=826
+  _globals['_BUDGETLEVEL']._serialized_end=1011
+  _globals['_TENANTSTATE']._serialized_start=1014
+  _globals['_TENANTSTATE']._serialized_end=1146
 # @@protoc_insertion_point(module_scope)

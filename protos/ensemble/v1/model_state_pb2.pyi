@@ -85,22 +85,26 @@ class LimitLevel(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Output only. The limit's name: "requests_per_minute", "tokens_per_minute" or "concurrency"."""
+    """Output only. The limit's name: "requests_per_minute", "tokens_per_minute", "concurrency" or "retries"."""
     limit: _builtins.int
     """Output only. The limit, in its own unit."""
     remaining: _builtins.int
     """Output only. What can be had at once now, in the limit's unit; below zero while it is in debt."""
+    effective: _builtins.int
+    """Output only. What holds of the limit now: less than it while adaptive concurrency, a breaker that has just closed or lost data keep it lower."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         limit: _builtins.int = ...,
         remaining: _builtins.int = ...,
+        effective: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "name", b"name", "remaining", b"remaining"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "limit", b"limit", "name", b"name", "remaining", b"remaining"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -164,6 +168,26 @@ class ModelState(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class WouldHaveDeniedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MODEL_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     IN_FLIGHT_FIELD_NUMBER: _builtins.int
@@ -171,12 +195,16 @@ class ModelState(_message.Message):
     PROVIDER_BACKOFF_FIELD_NUMBER: _builtins.int
     OVERRIDE_FIELD_NUMBER: _builtins.int
     OVERRIDE_FOR_FIELD_NUMBER: _builtins.int
+    METRICS_ONLY_FIELD_NUMBER: _builtins.int
+    WOULD_HAVE_DENIED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Output only. The model's name."""
     in_flight: _builtins.int
     """Output only. Calls under way."""
     override: Global___OverrideMode.ValueType
     """Output only. An operator's override."""
+    metrics_only: _builtins.bool
+    """Output only. True where the configuration only measures this model: its limits and its breaker deny nothing."""
     @_builtins.property
     def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitLevel]:
         """Output only. Every limit that is configured, with its level."""
@@ -193,6 +221,10 @@ class ModelState(_message.Message):
     def override_for(self) -> _duration_pb2.Duration:
         """Output only. Until the override ends; unset where there is none."""
 
+    @_builtins.property
+    def would_have_denied(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Output only. Permits that were granted though limits or breaker would have denied them, by reason, for example "TOKENS"; since the store was begun."""
+
     def __init__(
         self,
         *,
@@ -203,11 +235,95 @@ class ModelState(_message.Message):
         provider_backoff: _duration_pb2.Duration | None = ...,
         override: Global___OverrideMode.ValueType = ...,
         override_for: _duration_pb2.Duration | None = ...,
+        metrics_only: _builtins.bool = ...,
+        would_have_denied: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "override_for", b"override_for", "provider_backoff", b"provider_backoff"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "in_flight", b"in_flight", "limits", b"limits", "model", b"model", "override", b"override", "override_for", b"override_for", "provider_backoff", b"provider_backoff"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "in_flight", b"in_flight", "limits", b"limits", "metrics_only", b"metrics_only", "model", b"model", "override", b"override", "override_for", b"override_for", "provider_backoff", b"provider_backoff", "would_have_denied", b"would_have_denied"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
+
+@_typing.final
+class BudgetLevel(_message.Message):
+    """A tenant's budget for one period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIOD_FIELD_NUMBER: _builtins.int
+    LIMIT_MICRO_USD_FIELD_NUMBER: _builtins.int
+    SPENT_MICRO_USD_FIELD_NUMBER: _builtins.int
+    RESERVED_MICRO_USD_FIELD_NUMBER: _builtins.int
+    UNRECONCILED_MICRO_USD_FIELD_NUMBER: _builtins.int
+    RESETS_IN_FIELD_NUMBER: _builtins.int
+    period: _builtins.str
+    """Output only. The period: "day" or "month", both of UTC."""
+    limit_micro_usd: _builtins.int
+    """Output only. The budget, in micro-USD."""
+    spent_micro_usd: _builtins.int
+    """Output only. What calls that were granted in the period have cost, in micro-USD; estimates where no report came."""
+    reserved_micro_usd: _builtins.int
+    """Output only. Estimates of calls under way, in micro-USD."""
+    unreconciled_micro_usd: _builtins.int
+    """Output only. The part of spent_micro_usd that is only an estimate, because the call's permit ended without a report."""
+    @_builtins.property
+    def resets_in(self) -> _duration_pb2.Duration:
+        """Output only. Until the next period begins."""
+
+    def __init__(
+        self,
+        *,
+        period: _builtins.str = ...,
+        limit_micro_usd: _builtins.int = ...,
+        spent_micro_usd: _builtins.int = ...,
+        reserved_micro_usd: _builtins.int = ...,
+        unreconciled_micro_usd: _builtins.int = ...,
+        resets_in: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resets_in", b"resets_in"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit_micro_usd", b"limit_micro_usd", "period", b"period", "reserved_micro_usd", b"reserved_micro_usd", "resets_in", b"resets_in", "spent_micro_usd", b"spent_micro_usd", "unreconciled_micro_usd", b"unreconciled_micro_usd"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BudgetLevel: _TypeAlias = BudgetLevel  # noqa: Y015
+
+@_typing.final
+class TenantState(_message.Message):
+    """One tenant's limits, levels and budgets as they stand."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """Output only. The tenant's name."""
+    in_flight: _builtins.int
+    """Output only. Calls under way."""
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LimitLevel]:
+        """Output only. Every limit that is configured, with its level."""
+
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___BudgetLevel]:
+        """Output only. Every budget that is configured."""
+
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        limits: _abc.Iterable[Global___LimitLevel] | None = ...,
+        in_flight: _builtins.int = ...,
+        budgets: _abc.Iterable[Global___BudgetLevel] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "in_flight", b"in_flight", "limits", b"limits", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TenantState: _TypeAlias = TenantState  # noqa: Y015

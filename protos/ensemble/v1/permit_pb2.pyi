@@ -235,6 +235,7 @@ class Permit(_message.Message):
     RESERVED_COST_MICRO_USD_FIELD_NUMBER: _builtins.int
     BREAKER_GENERATION_FIELD_NUMBER: _builtins.int
     PROBE_FIELD_NUMBER: _builtins.int
+    WOULD_HAVE_DENIED_FIELD_NUMBER: _builtins.int
     permit_id: _builtins.str
     """Output only. The permit's id, to be named when it is reported, renewed or released."""
     model: _builtins.str
@@ -247,6 +248,8 @@ class Permit(_message.Message):
     """Output only. The breaker's generation at the grant; a report is counted by the breaker only while it lasts."""
     probe: _builtins.bool
     """Output only. True where the call decides whether a half-open breaker closes."""
+    would_have_denied: Global___DenialReason.ValueType
+    """Output only. Why the permit would have been denied, where limits are only measured; unspecified where nothing stood against it."""
     @_builtins.property
     def lease_ttl(self) -> _duration_pb2.Duration:
         """Output only. How long the permit is held, counted by the holder from before it sent the request."""
@@ -261,10 +264,11 @@ class Permit(_message.Message):
         reserved_cost_micro_usd: _builtins.int = ...,
         breaker_generation: _builtins.int = ...,
         probe: _builtins.bool = ...,
+        would_have_denied: Global___DenialReason.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease_ttl", b"lease_ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_generation", b"breaker_generation", "lease_ttl", b"lease_ttl", "model", b"model", "permit_id", b"permit_id", "probe", b"probe", "reserved_cost_micro_usd", b"reserved_cost_micro_usd", "reserved_tokens", b"reserved_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_generation", b"breaker_generation", "lease_ttl", b"lease_ttl", "model", b"model", "permit_id", b"permit_id", "probe", b"probe", "reserved_cost_micro_usd", b"reserved_cost_micro_usd", "reserved_tokens", b"reserved_tokens", "would_have_denied", b"would_have_denied"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -11,12 +11,17 @@ from services.chassis.configuration.providers import ProviderSection
 from services.chassis.configuration.render import configuration_hash, render
 from services.chassis.configuration.schema import Configuration
 from services.chassis.configuration.servers import GatewaySection, LimiterSection, OrchestratorSection, RefinerSection
+from services.chassis.configuration.store import DownPolicy, StoreDownSection, StoreSection
 from services.chassis.configuration.telemetry import TelemetrySection
+from services.chassis.configuration.tenants import DEFAULT_TENANT, BudgetSection, TenantSection
 
 __all__ = [
+    "DEFAULT_TENANT",
     "BreakerSection",
+    "BudgetSection",
     "Configuration",
     "ConfigurationError",
+    "DownPolicy",
     "GatewaySection",
     "GenerationSection",
     "LimiterSection",
@@ -30,7 +35,10 @@ __all__ = [
     "ProviderSection",
     "RefinerMemberSection",
     "RefinerSection",
+    "StoreDownSection",
+    "StoreSection",
     "TelemetrySection",
+    "TenantSection",
     "configuration_hash",
     "load_configuration",
     "render",

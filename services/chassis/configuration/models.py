@@ -15,7 +15,7 @@ IDLE_SECONDS = 20.0
 OutputTokens = Annotated[int, Field(ge=1, le=131_072)]
 Usd = Annotated[float, Field(ge=0, le=100_000)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Limit = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Limit = Annotated[int, Field(ge=1, le=100_000_000)]
 Count = Annotated[int, Field(ge=1, le=10_000)]
 
 
@@ -40,6 +40,14 @@ class LimitsSection(Section):
     """Calls at once; the connections to its provider are counted by it."""
     request_burst: Limit | None = None
     """Requests that may come at once after a quiet time; None is what ten seconds of the rate allow, at least 1."""
+    adaptive_concurrency: bool = False
+    """Lower the concurrency by a tenth when the provider throttles or fails, and raise it again by one with each success near the limit (AIMD)."""
+    retry_share: Annotated[float, Field(ge=0, le=1)] = 0.2
+    """Retries and hedges that may be made for each first attempt."""
+    retries_per_minute: Limit = 10
+    """Retries and hedges that may be made in any case, so that quiet models have some."""
+    metrics_only: bool = False
+    """Count what limits and breaker would have denied, and deny nothing."""
 
 
 class BreakerSection(Section):

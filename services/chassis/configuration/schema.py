@@ -10,6 +10,7 @@ from services.chassis.configuration.section import Named, Section, nothing
 from services.chassis.configuration.servers import GatewaySection, LimiterSection, OrchestratorSection, RefinerSection
 from services.chassis.configuration.surroundings import Surroundings
 from services.chassis.configuration.telemetry import TelemetrySection
+from services.chassis.configuration.tenants import TenantSection
 
 
 class Configuration(Section):
@@ -22,6 +23,7 @@ class Configuration(Section):
     refiner: RefinerSection = Field(default_factory=RefinerSection)
     providers: Named[ProviderSection] = Field(default_factory=nothing)
     models: Named[ModelSection] = Field(default_factory=nothing)
+    tenants: Named[TenantSection] = Field(default_factory=nothing)
     profiles: Named[ProfileSection] = Field(default_factory=nothing)
 
     @field_validator("providers")

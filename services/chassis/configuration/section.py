@@ -75,8 +75,13 @@ def _url(*schemes: str, bare: bool) -> Callable[[str], str]:
     return rule
 
 
+def redis_url(url: str) -> str:
+    """Return a Redis server's URL. Raises `PydanticCustomError` where it is none, or holds a secret."""
+    return _url("redis", "rediss", bare=False)(url)
+
+
 Name = Annotated[str, AfterValidator(_named)]
-"""Of a provider, model or profile."""
+"""Of a provider, model, profile or tenant."""
 Address = Annotated[str, AfterValidator(_address)]
 """Where a server listens."""
 Target = Annotated[str, Field(max_length=1024), AfterValidator(_target)]

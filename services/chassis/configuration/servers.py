@@ -1,10 +1,14 @@
 """The sections of the four services: where each listens, and whom it asks."""
 
+from typing import Annotated
+
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from services.chassis.configuration.durations import CallSeconds, GraceSeconds, LongSeconds
+from services.chassis.configuration.models import Share
 from services.chassis.configuration.section import Address, Section, Target
+from services.chassis.configuration.store import DownPolicy, StoreSection
 
 GATEWAY = "127.0.0.1:50051"
 ORCHESTRATOR = "127.0.0.1:50052"
@@ -43,11 +47,20 @@ class GatewaySection(ServerSection):
         return cap
 
 
-class OrchestratorSection(ServerSection):
+class CallerSection(ServerSection):
+    """What a server that calls models is told beside."""
+
+    limiter: Target = LIMITER
+    limiter_down: DownPolicy = "deny"
+    """What stands in for permits while the limiter cannot be reached."""
+    limiter_down_share: Share = 0.25
+    """The part of each model's limits that this process grants itself where the policy is local_share."""
+
+
+class OrchestratorSection(CallerSection):
     """The section `orchestrator`."""
 
     listen: Address = ORCHESTRATOR
-    limiter: Target = LIMITER
     refiner: Target = REFINER
 
 
@@ -61,10 +74,14 @@ class LimiterSection(ServerSection):
     """How long after its lease a permit's report still corrects what was charged."""
     idempotency_window_seconds: LongSeconds = Field(default=60.0, alias="idempotency_window")
     """How long a repeated request finds the grants of the first."""
+    metrics_only: bool = False
+    """Count what any limit or breaker would have denied, and deny nothing."""
+    revision: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    """Means nothing by itself: a new number makes limits that were superseded before count as new ones again."""
+    store: StoreSection = Field(default_factory=StoreSection)
 
 
-class RefinerSection(ServerSection):
+class RefinerSection(CallerSection):
     """The section `refiner`."""
 
     listen: Address = REFINER
-    limiter: Target = LIMITER

@@ -7,14 +7,19 @@ from services.models.permits import (
     AttemptKind,
     BreakerSnapshot,
     BreakerState,
+    BudgetLevel,
     CallResult,
     Denial,
     DenialReason,
+    LimiterState,
+    LimitLevel,
     ModelState,
+    OverrideMode,
     Permit,
     PermitOutcome,
     PermitSpec,
     Settlement,
+    TenantState,
 )
 from services.models.wire.durations import to_duration, to_optional_duration, to_seconds
 from services.models.wire.enums import EnumMap
@@ -23,6 +28,7 @@ ATTEMPT_KINDS = EnumMap(AttemptKind, permit_pb2.AttemptKind.items(), "ATTEMPT_KI
 DENIAL_REASONS = EnumMap(DenialReason, permit_pb2.DenialReason.items(), "DENIAL_REASON_")
 CALL_RESULTS = EnumMap(CallResult, permit_pb2.CallResult.items(), "CALL_RESULT_")
 SETTLEMENTS = EnumMap(Settlement, permit_pb2.Settlement.items(), "SETTLEMENT_")
+OVERRIDE_MODES = EnumMap(OverrideMode, model_state_pb2.OverrideMode.items(), "OVERRIDE_MODE_")
 BREAKER_STATES = EnumMap(BreakerState, model_state_pb2.BreakerState.items(), "BREAKER_STATE_")
 
 DEFAULT_LEASE_SECONDS = 60.0
@@ -95,6 +101,7 @@ def _decision_to_proto(decision: Permit | Denial) -> permit_pb2.PermitDecision:
                 reserved_cost_micro_usd=decision.reserved_cost_micro_usd,
                 breaker_generation=decision.breaker_generation,
                 probe=decision.probe,
+                would_have_denied=_reason_to_wire(decision.would_have_denied),
             )
         )
     return permit_pb2.PermitDecision(
@@ -120,6 +127,7 @@ def _decision_from_proto(message: permit_pb2.PermitDecision) -> Permit | Denial:
             reserved_cost_micro_usd=permit.reserved_cost_micro_usd,
             breaker_generation=permit.breaker_generation,
             probe=permit.probe,
+            would_have_denied=DENIAL_REASONS.from_wire(permit.would_have_denied),
         )
     denial = message.denial
     return Denial(
@@ -170,15 +178,70 @@ def settlement_from_proto(value: int) -> Settlement:
     return SETTLEMENTS.from_wire(value) or Settlement.UNKNOWN
 
 
-def state_to_proto(state: ModelState) -> model_state_pb2.ModelState:
+def limiter_state_to_proto(state: LimiterState) -> limiter_service_pb2.GetStateResponse:
+    """Return the message."""
+    return limiter_service_pb2.GetStateResponse(
+        models=[model_to_proto(model) for model in state.models],
+        config_version=state.config_version,
+        degraded=state.degraded,
+        tenants=[tenant_to_proto(tenant) for tenant in state.tenants],
+        learning_for=to_optional_duration(state.learning_seconds),
+    )
+
+
+def watched_state_to_proto(state: LimiterState) -> limiter_service_pb2.WatchStateResponse:
+    """Return the message."""
+    return limiter_service_pb2.WatchStateResponse(
+        models=[model_to_proto(model) for model in state.models],
+        config_version=state.config_version,
+        degraded=state.degraded,
+        tenants=[tenant_to_proto(tenant) for tenant in state.tenants],
+        learning_for=to_optional_duration(state.learning_seconds),
+    )
+
+
+def model_to_proto(state: ModelState) -> model_state_pb2.ModelState:
     """Return the message."""
     return model_state_pb2.ModelState(
         model=state.model,
-        limits=[model_state_pb2.LimitLevel(name=level.name, limit=level.limit, remaining=level.remaining) for level in state.limits],
+        limits=[_level_to_proto(level) for level in state.limits],
         in_flight=state.in_flight,
         breaker=_breaker_to_proto(state.breaker),
         provider_backoff=to_optional_duration(state.provider_backoff_seconds),
+        override=model_state_pb2.OVERRIDE_MODE_UNSPECIFIED if state.override is None else OVERRIDE_MODES.to_wire(state.override),
+        override_for=to_optional_duration(state.override_seconds),
+        metrics_only=state.metrics_only,
+        would_have_denied={reason.value: count for reason, count in state.would_have_denied.items()},
     )
+
+
+def tenant_to_proto(state: TenantState) -> model_state_pb2.TenantState:
+    """Return the message."""
+    return model_state_pb2.TenantState(
+        tenant=state.tenant,
+        limits=[_level_to_proto(level) for level in state.limits],
+        in_flight=state.in_flight,
+        budgets=[_budget_to_proto(budget) for budget in state.budgets],
+    )
+
+
+def _level_to_proto(level: LimitLevel) -> model_state_pb2.LimitLevel:
+    return model_state_pb2.LimitLevel(name=level.name, limit=level.limit, remaining=level.remaining, effective=level.effective)
+
+
+def _budget_to_proto(budget: BudgetLevel) -> model_state_pb2.BudgetLevel:
+    return model_state_pb2.BudgetLevel(
+        period=budget.period,
+        limit_micro_usd=budget.limit,
+        spent_micro_usd=budget.spent,
+        reserved_micro_usd=budget.reserved,
+        unreconciled_micro_usd=budget.unreconciled,
+        resets_in=to_duration(budget.resets_in_seconds),
+    )
+
+
+def _reason_to_wire(reason: DenialReason | None) -> permit_pb2.DenialReason.ValueType:
+    return permit_pb2.DENIAL_REASON_UNSPECIFIED if reason is None else DENIAL_REASONS.to_wire(reason)
 
 
 def _breaker_to_proto(breaker: BreakerSnapshot) -> model_state_pb2.BreakerSnapshot:

@@ -6,8 +6,8 @@ from itertools import count
 import pytest
 
 from services.chassis.errors import InvalidInput, NotFound
-from services.limiter.limits import BreakerRules, ModelLimits, PermitRules
-from services.limiter.memory_store import MemoryStore
+from services.limiter.ledger import Ledger
+from services.limiter.limits import BreakerRules, Limits, ModelLimits, PermitRules
 from services.models.permits import AcquireRequest, BreakerState, CallResult, Denial, DenialReason, Permit, PermitOutcome, PermitSpec, Settlement
 
 RULES = PermitRules(longest_lease_seconds=100, late_report_grace_seconds=20, idempotency_window_seconds=30)
@@ -19,8 +19,11 @@ class Limiter:
     def __init__(self, **models: ModelLimits) -> None:
         self.now = 1000.0
         numbers = count()
-        self.store = MemoryStore(
-            models or {"m": ModelLimits(concurrency=2)}, RULES, clock=lambda: self.now, uniform=lambda low, _: low, new_id=lambda: f"p{next(numbers)}"
+        self.store = Ledger(
+            Limits(models=models or {"m": ModelLimits(concurrency=2)}, rules=RULES),
+            clock=lambda: self.now,
+            uniform=lambda low, _: low,
+            new_id=lambda: f"p{next(numbers)}",
         )
         self._requests = count()
 
@@ -49,7 +52,7 @@ class Limiter:
 
     def left(self, name: str, model: str = "m") -> int:
         """Return what is left of a limit."""
-        return next(level.remaining for level in self.store.state([model])[0].limits if level.name == name)
+        return next(level.remaining for level in self.store.state([model]).models[0].limits if level.name == name)
 
 
 def _reasons(decisions: Sequence[Permit | Denial]) -> list[str]:
@@ -128,7 +131,7 @@ def test_a_dry_run_leaves_no_trace() -> None:
     decisions = limiter.acquire("m", "m", "m", dry_run=True, request_id="same")
     assert _reasons(decisions) == ["granted", "granted", "CONCURRENCY"]
     assert [decision.permit_id for decision in decisions if isinstance(decision, Permit)] == ["", ""]
-    assert limiter.store.state()[0].in_flight == 0
+    assert limiter.store.state().models[0].in_flight == 0
     assert limiter.store.remembered == 0
 
 
@@ -140,14 +143,14 @@ def test_i6_a_repeated_acquire_returns_the_same_permits() -> None:
     again = limiter.acquire("m", "m", "m", request_id="same")
     assert [d.permit_id for d in again if isinstance(d, Permit)] == [d.permit_id for d in first if isinstance(d, Permit)]
     assert [d.lease_seconds for d in again if isinstance(d, Permit)] == pytest.approx([6, 6])
-    assert limiter.store.state()[0].in_flight == 2
+    assert limiter.store.state().models[0].in_flight == 2
     assert isinstance(first[0], Permit)
     limiter.report(first[0].permit_id)
     third = limiter.acquire("m", "m", "m", request_id="same")
     assert _reasons(third) == ["granted"] * 3
     assert isinstance(third[0], Permit)
     assert third[0].lease_seconds == 0.0
-    assert limiter.store.state()[0].in_flight == 2
+    assert limiter.store.state().models[0].in_flight == 2
 
 
 def test_a_request_id_is_for_one_batch() -> None:
@@ -175,7 +178,7 @@ def test_a_lease_that_ends_frees_the_place_but_not_the_tokens() -> None:
     limiter = Limiter(m=ModelLimits(tokens_per_minute=600, concurrency=1))
     limiter.grant(PermitSpec(model="m", input_tokens=500), lease=1)
     limiter.now += 1
-    assert limiter.store.state()[0].in_flight == 0
+    assert limiter.store.state().models[0].in_flight == 0
     # Ten have come back in the second by themselves.
     assert limiter.left("tokens_per_minute") == 110
     limiter.grant()
@@ -234,7 +237,7 @@ def test_a_throttling_provider_is_left_alone(asked: float | None, waits: list[fl
         assert isinstance(denial, Denial)
         assert denial.reason is DenialReason.PROVIDER_BACKOFF
         assert denial.retry_after_seconds == pytest.approx(seconds)
-        assert limiter.store.state()[0].provider_backoff_seconds == pytest.approx(seconds)
+        assert limiter.store.state().models[0].provider_backoff_seconds == pytest.approx(seconds)
         limiter.now += seconds
     limiter.report(limiter.grant(), CallResult.SUCCESS)
     limiter.report(limiter.grant(), CallResult.THROTTLED)
@@ -274,7 +277,7 @@ def test_i8_half_open_lets_one_probe_through_and_its_lease_frees_it() -> None:
     assert other.retry_after_seconds == pytest.approx(5)
     limiter.now += 5
     limiter.grant()
-    assert limiter.store.state(["m"])[0].breaker.state is BreakerState.HALF_OPEN
+    assert limiter.store.state(["m"]).models[0].breaker.state is BreakerState.HALF_OPEN
 
 
 def test_a_closed_breaker_lets_the_load_come_back_slowly() -> None:
@@ -315,7 +318,7 @@ def test_an_unknown_model_charges_nothing() -> None:
         limiter.acquire("m", "nobody")
     with pytest.raises(NotFound):
         limiter.store.state(["nobody"])
-    assert limiter.store.state()[0].in_flight == 0
+    assert limiter.store.state().models[0].in_flight == 0
 
 
 def test_i5_after_all_ends_nothing_is_remembered() -> None:

@@ -1,0 +1,53 @@
+-- Putting limits into force. Limiters come with the limits they have read; the store keeps those that hold, and a number for them that only grows.
+
+local MOST_REMEMBERED = 16
+
+local function follow_scope(id, wanted)
+  local packed = redis.call('HGET', KEYS[2], id)
+  local scope = packed and scope_of(id)
+  if scope then
+    local old, s = scope.L, scope.s
+    for _, rate in ipairs({{'rq', 'rpm', 'burst'}, {'tk', 'tpm', 'tpm'}}) do
+      local name, capacity = rate[1], wanted[rate[3]]
+      if not wanted[rate[2]] then
+        s[name] = nil
+      elseif not s[name] then
+        s[name] = new_bucket(capacity, NOW, LEARNING)
+      elseif old[rate[2]] ~= wanted[rate[2]] or old[rate[3]] ~= capacity then
+        resize(s[name], old[rate[2]], old[rate[3]], capacity, NOW)
+      end
+    end
+    if wanted.breaker then
+      if old.retries ~= wanted.retries then resize(s.rt, old.retries, old.retries, wanted.retries, NOW) end
+      --
+      if old.breaker.bucket ~= wanted.breaker.bucket then s.br.w = {} end
+    else
+      for _, period in ipairs(PERIODS) do
+        if not wanted.budgets[period.key] then s.b[period.key] = nil end
+      end
+    end
+    scope.L, scope.dirty = wanted, true
+    -- Budgets that are new begin now.
+    tick(scope)
+  end
+  redis.call('HSET', KEYS[2], id, cmsgpack.pack(wanted))
+end
+
+-- New limits are taken; limits that were superseded are not taken back, unless they come from a limiter that goes from those in force to others.
+local function follow()
+  local known = redis.call('HMGET', KEYS[2], 'digest', 'version', 'history')
+  local digest, version, history = known[1], tonumber(known[2] or 0), known[3] and cmsgpack.unpack(known[3]) or {}
+  local superseded = ARGS.superseded
+  for _, old in ipairs(history) do superseded = superseded or old == ARGS.digest end
+  local takes = not digest or (digest ~= ARGS.digest and (ARGS.version == version or not superseded))
+  if takes then
+    if digest then table.insert(history, digest) end
+    for i = #history, 1, -1 do
+      if history[i] == ARGS.digest or i <= #history - MOST_REMEMBERED then table.remove(history, i) end
+    end
+    for i, id in ipairs(ARGS.scopes) do follow_scope(id, ARGS.limits[i]) end
+    digest, version = ARGS.digest, math.max(version, ARGS.version) + 1
+    redis.call('HSET', KEYS[2], 'digest', digest, 'version', version, 'history', cmsgpack.pack(history), 'rules', cmsgpack.pack(ARGS.rules))
+  end
+  return {version, digest, CLOCK.incarnation}
+end

@@ -1,0 +1,1 @@
+"""The parts of the script that decides inside Redis, in the order of their names."""
