@@ -8,9 +8,10 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
-from services.chassis.configuration import Configuration, ConfigurationError, load_configuration
+from services.chassis.configuration import Configuration, ConfigurationError, configuration_file, load_configuration
 from services.chassis.logs import set_up_logs
-from services.chassis.server import CannotListenError, RunningServer, run
+from services.chassis.reloading import ConfigurationSource
+from services.chassis.server import CannotListenError, CannotStartError, RunningServer, run
 
 EXIT_FAILED = 1
 EXIT_CONFIGURATION = 2
@@ -24,8 +25,24 @@ class Application(Protocol):
         ...
 
 
-def main(application: Application, arguments: Sequence[str] | None = None, *, leave: Callable[[int], None] = sys.exit) -> None:
-    """Run a service until it is told to stop. Exit codes: 0 stopped, 1 cannot listen, 2 the configuration is wrong."""
+class Rereading(Protocol):
+    """The composition root of a service that goes by another configuration without being restarted."""
+
+    def __call__(
+        self, configuration: Configuration, *, listen: str | None = None, source: ConfigurationSource | None = None
+    ) -> AbstractAsyncContextManager[RunningServer]:
+        """Run the service while the context is open, and look at the source now and then."""
+        ...
+
+
+def main(
+    application: Application | None = None,
+    arguments: Sequence[str] | None = None,
+    *,
+    rereading: Rereading | None = None,
+    leave: Callable[[int], None] = sys.exit,
+) -> None:
+    """Run a service until it is told to stop. Exit codes: 0 stopped, 1 cannot listen or start, 2 the configuration is wrong."""
     parser = argparse.ArgumentParser(description="Run one of Ensemble's services.")
     parser.add_argument("--config", type=Path, help="configuration file (default: $ENSEMBLE_CONFIG, else ensemble.yaml in the working folder)")
     parser.add_argument("--listen", help="HOST:PORT instead of the configured one")
@@ -33,10 +50,17 @@ def main(application: Application, arguments: Sequence[str] | None = None, *, le
     set_up_logs()
     try:
         configuration = load_configuration(options.config)
-        asyncio.run(run(application(configuration, listen=options.listen)))
+        if rereading is not None:
+            source = ConfigurationSource(file=configuration_file(options.config), read=lambda: load_configuration(options.config))
+            service = rereading(configuration, listen=options.listen, source=source)
+        elif application is not None:
+            service = application(configuration, listen=options.listen)
+        else:
+            raise ValueError("there is nothing to run")
+        asyncio.run(run(service))
     except ConfigurationError as error:
         print(error, file=sys.stderr)  # noqa: T201 - the terminal is where it is read
         leave(EXIT_CONFIGURATION)
-    except CannotListenError as error:
+    except (CannotListenError, CannotStartError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - as above
         leave(EXIT_FAILED)

@@ -34,6 +34,10 @@ class CannotListenError(Exception):
     """The address is taken or cannot be had."""
 
 
+class CannotStartError(Exception):
+    """Something that the service cannot be without is not there, or will not do; the text says what to change."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSettings:
     """How a server serves."""

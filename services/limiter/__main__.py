@@ -3,4 +3,4 @@
 from services.chassis.entry import main
 from services.limiter.app import application
 
-main(application)
+main(rereading=application)

@@ -214,6 +214,11 @@ class Ledger:
         return LimiterState(models=tuple(gate.state(now) for gate in gates), tenants=tuple(share.state(utc) for share in shares), config_version=self.version)
 
     @property
+    def limits(self) -> Limits:
+        """What is enforced now."""
+        return self._limits
+
+    @property
     def remembered(self) -> int:
         """How many permits and request ids are kept, held ones included."""
         return len(self._records) + len(self._batches)

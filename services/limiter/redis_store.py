@@ -12,12 +12,14 @@ import json
 import logging
 import random
 import uuid
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError, ResponseError
 
 from services.chassis.configuration import DEFAULT_TENANT, StoreSection
@@ -34,6 +36,8 @@ _log = logging.getLogger(__name__)
 
 CONNECTIONS = 16
 """Decisions under way at once; the server takes them one by one anyway."""
+MOST_ABANDONED = 4096
+MOST_AT_ONCE = 256
 OLDEST_VERSION = (6, 2)
 
 
@@ -48,9 +52,10 @@ def open_redis(section: StoreSection) -> Redis:
         socket_timeout=None,
         # A connection that the server has closed meanwhile is replaced once; more is decided by those who know what stands in for the store.
         retry=Retry(NoBackoff(), 1),
+        retry_on_error=[RedisConnectionError],
         client_name="ensemble-limiter",
     )
-    return Redis(connection_pool=pool)
+    return Redis.from_pool(pool)
 
 
 def _new_id() -> str:
@@ -84,7 +89,9 @@ class RedisStore:
         self._following = asyncio.Lock()
         self._incarnation = ""
         self._version = 0
+        self._own_version = 0
         self._superseded = False
+        self._abandoned: deque[str] = deque(maxlen=MOST_ABANDONED)
 
     async def prepare(self) -> None:
         """Look at the server, and put the limits into force. Raises `StoreDown`, or `StoreUnsuitable` with the reason."""
@@ -121,6 +128,10 @@ class RedisStore:
             _, told = await self._run("acquire", sorted(scopes), arguments)
         except ResponseError as error:
             raise self._refusal(error, [spec.model for spec in request.specs], request.tenant) from None
+        except StoreDown:
+            # What the server has received it may still do, when it can: permits that nobody was told of.
+            self._abandoned.extend(str(spec["id"]) for spec in specs)
+            raise
         return AcquireReply(
             decisions=tuple(decision_of(spec, one, self._uniform, dry_run=request.dry_run) for spec, one in zip(request.specs, told, strict=True)),
             config_version=self._version,
@@ -161,6 +172,7 @@ class RedisStore:
         all_tenants = list(tenants) or sorted(self._limits.tenants)
         scopes = [*(model_scope(model) for model in all_models), *(tenant_scope(tenant) for tenant in all_tenants)]
         learning, told = await self._run("state", scopes, {})
+        await self._give_back_abandoned()
         # Another limiter may have put limits into force that do not know all that this one does.
         return LimiterState(
             models=tuple(model_state_of(model, one) for model, one in zip(all_models, told[: len(all_models)], strict=True) if one),
@@ -170,14 +182,23 @@ class RedisStore:
         )
 
     async def follow(self, limits: Limits) -> None:
-        """Put other limits into force, unless they were superseded by others since this limiter read its own. Raises `StoreDown`."""
-        if limits.digest != self._limits.digest:
-            self._limits = limits
-            await self._follow()
+        """Put other limits into force, unless they were superseded by others since this limiter read its own. Raises `StoreDown`; then it may be repeated."""
+        self._limits = limits
+        await self._follow()
 
     async def aclose(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def _give_back_abandoned(self) -> None:
+        """Release permits that the server granted after it was no longer waited for; ids that it never heard of are unknown to it, and no harm is done."""
+        while self._abandoned:
+            some = [self._abandoned.popleft() for _ in range(min(len(self._abandoned), MOST_AT_ONCE))]
+            try:
+                await self.release(some)
+            except StoreDown:
+                self._abandoned.extend(some)
+                raise
 
     def _known_model(self, model: str) -> None:
         if model not in self._limits.models:
@@ -230,7 +251,8 @@ class RedisStore:
         wanted = limits_for_script(self._limits)
         arguments = {
             **wanted,
-            "version": self._version,
+            "seen": self._version,
+            "in_force": self._own_version,
             "superseded": self._superseded,
             "incarnation": self._incarnation,
             "new_incarnation": self._new_id(),
@@ -242,6 +264,7 @@ class RedisStore:
         self._incarnation = incarnation
         self._version = version
         self._superseded = digest != wanted["digest"]
+        self._own_version = 0 if self._superseded else version
         if self._superseded:
             _log.warning("the store enforces newer limits than this limiter has read, version %d; raise limiter.revision to put older ones back", version)
 

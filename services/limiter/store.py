@@ -11,8 +11,8 @@ class StoreDown(Exception):
     """The store did not answer, or could not; nobody knows whether what was asked was done. The text names the kind of failure."""
 
 
-class StoreUnsuitable(Exception):
-    """The store cannot keep permits; the text says why, and what to change."""
+class StoreUnsuitable(StoreDown):
+    """The store could be asked, but cannot keep permits; the text says why, and what to change."""
 
 
 class Store(Protocol):

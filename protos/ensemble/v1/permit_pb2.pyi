@@ -202,7 +202,7 @@ class PermitSpec(_message.Message):
     max_output_tokens: _builtins.int
     """Optional; default 0. The cap on the answer's tokens that will really be sent; 0 to 2^31 - 1. The sum of both is reserved."""
     cost_micro_usd: _builtins.int
-    """Optional; default 0. Estimated cost of the call in micro-USD; 0 to 2^53 - 1."""
+    """Optional; default 0. Estimated cost of the call in micro-USD; 0 to 10^12."""
     attempt_kind: Global___AttemptKind.ValueType
     """Optional; default FIRST. Why the permit is asked for."""
     def __init__(
@@ -397,7 +397,7 @@ class PermitOutcome(_message.Message):
     output_tokens: _builtins.int
     """Optional; default the permit's reservation stands. Tokens of the answer."""
     cost_micro_usd: _builtins.int
-    """Optional; default the permit's reservation stands. What the call cost, in micro-USD."""
+    """Optional; default the permit's reservation stands. What the call cost, in micro-USD; at most 10^12."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """Optional; default unknown. How long the call took."""

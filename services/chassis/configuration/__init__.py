@@ -3,7 +3,7 @@
 packaged defaults < ensemble.yaml < ENSEMBLE__SECTION__KEY < overrides  --merge-->  tree  --schema-->  Configuration
 """
 
-from services.chassis.configuration.load import load_configuration
+from services.chassis.configuration.load import configuration_file, load_configuration
 from services.chassis.configuration.models import BreakerSection, LimitsSection, ModelSection, PriceSection
 from services.chassis.configuration.problems import ConfigurationError, Problem
 from services.chassis.configuration.profiles import GenerationSection, MemberSection, ProfileSection, RefinerMemberSection
@@ -39,6 +39,7 @@ __all__ = [
     "StoreSection",
     "TelemetrySection",
     "TenantSection",
+    "configuration_file",
     "configuration_hash",
     "load_configuration",
     "render",

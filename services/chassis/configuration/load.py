@@ -64,6 +64,11 @@ def load_configuration(
     return configuration
 
 
+def configuration_file(path: Path | None = None) -> Path | None:
+    """Return the file that `load_configuration` would read beside the packaged ones; None where there is none."""
+    return _file(path, os.environ, Path.cwd())
+
+
 def _file(path: Path | None, environ: Mapping[str, str], folder: Path) -> Path | None:
     if path is not None:
         return folder / path

@@ -19,7 +19,7 @@ local function follow_scope(id, wanted)
     end
     if wanted.breaker then
       if old.retries ~= wanted.retries then resize(s.rt, old.retries, old.retries, wanted.retries, NOW) end
-      --
+      s.ad = (not wanted.adaptive or s.ad == old.concurrency) and wanted.concurrency or math.min(s.ad, wanted.concurrency)
       if old.breaker.bucket ~= wanted.breaker.bucket then s.br.w = {} end
     else
       for _, period in ipairs(PERIODS) do
@@ -33,20 +33,20 @@ local function follow_scope(id, wanted)
   redis.call('HSET', KEYS[2], id, cmsgpack.pack(wanted))
 end
 
--- New limits are taken; limits that were superseded are not taken back, unless they come from a limiter that goes from those in force to others.
+-- New limits are taken; limits that were superseded are not taken back, unless they come from a limiter whose own were in force until now.
 local function follow()
   local known = redis.call('HMGET', KEYS[2], 'digest', 'version', 'history')
   local digest, version, history = known[1], tonumber(known[2] or 0), known[3] and cmsgpack.unpack(known[3]) or {}
   local superseded = ARGS.superseded
   for _, old in ipairs(history) do superseded = superseded or old == ARGS.digest end
-  local takes = not digest or (digest ~= ARGS.digest and (ARGS.version == version or not superseded))
+  local takes = not digest or (digest ~= ARGS.digest and (ARGS.in_force == version or not superseded))
   if takes then
     if digest then table.insert(history, digest) end
     for i = #history, 1, -1 do
       if history[i] == ARGS.digest or i <= #history - MOST_REMEMBERED then table.remove(history, i) end
     end
     for i, id in ipairs(ARGS.scopes) do follow_scope(id, ARGS.limits[i]) end
-    digest, version = ARGS.digest, math.max(version, ARGS.version) + 1
+    digest, version = ARGS.digest, math.max(version, ARGS.seen) + 1
     redis.call('HSET', KEYS[2], 'digest', digest, 'version', version, 'history', cmsgpack.pack(history), 'rules', cmsgpack.pack(ARGS.rules))
   end
   return {version, digest, CLOCK.incarnation}
