@@ -85,9 +85,9 @@ async def gateway_at(address: str) -> AsyncIterator[GatewayClient]:
 
 
 @asynccontextmanager
-async def channel_to(address: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel. Raises `CommandError` for what is no address."""
+async def channel_to(address: str, *options: tuple[str, int]) -> AsyncIterator[grpc.aio.Channel]:
+    """Open a channel with further options of gRPC. Raises `CommandError` for what is no address."""
     if _TARGET.fullmatch(address) is None:
         raise CommandError(f"{address!r} is not an address; write HOST:PORT", ExitCode.WRONG)
-    async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+    async with grpc.aio.insecure_channel(address, options=[*CHANNEL_OPTIONS, *options]) as channel:
         yield channel

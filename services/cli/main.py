@@ -6,6 +6,7 @@ Commands import what they need when they run, so that `--help` does not wait for
 import signal
 import sys
 from collections.abc import Coroutine
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -30,10 +31,24 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+limits_app = typer.Typer()
+app.add_typer(limits_app, name="limits")
+
 ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file; default $ENSEMBLE_CONFIG, else ensemble.yaml in this folder.")]
 GatewayOption = Annotated[str | None, typer.Option("--gateway", "-g", envvar="ENSEMBLE_GATEWAY", help="HOST:PORT of the gateway; default as configured.")]
+LimiterOption = Annotated[str | None, typer.Option("--limiter", "-l", envvar="ENSEMBLE_LIMITER", help="HOST:PORT of the limiter; default as configured.")]
+LimiterTimeoutOption = Annotated[float, typer.Option("--timeout", min=0.001, max=600, help="Longest time for the limiter's answer, in seconds.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 HIGHEST_PORT_BASE = 65532
+
+
+class OverrideChoice(StrEnum):
+    """What shall hold instead of a model's limits and breaker."""
+
+    FORCED_OPEN = "forced-open"
+    DISABLED = "disabled"
+    METRICS_ONLY = "metrics-only"
+    NONE = "none"
 
 
 @app.command()
@@ -156,6 +171,59 @@ def health(
     raise typer.Exit(code)
 
 
+@limits_app.callback(invoke_without_command=True)
+def limits(
+    context: typer.Context,
+    *,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Show only this model; may be repeated.")] = None,
+    tenant: Annotated[list[str] | None, typer.Option("--tenant", "-t", help="Show only this tenant; may be repeated.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing each change, until Ctrl-C; with --json one object a line.")] = False,
+    limiter: LimiterOption = None,
+    config: ConfigOption = None,
+    timeout: LimiterTimeoutOption = 5.0,
+    json: JsonOption = False,
+) -> None:
+    """Show limits, breakers and budgets live, as the limiter itself has them."""
+    if context.invoked_subcommand is not None:
+        given = [name for name in context.params if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"]
+        if given:
+            raise typer.BadParameter(f"options stand behind {context.invoked_subcommand}, not before it", param_hint=f"--{given[0]}")
+        return
+    from services.cli.limits import show_limits  # noqa: PLC0415 - see the top
+    from services.cli.limits_client import Selection  # noqa: PLC0415 - see the top
+    from services.cli.limits_watch import watch_limits  # noqa: PLC0415 - see the top
+
+    with ending(as_json=json):
+        selection = Selection(models=tuple(model or ()), tenants=tuple(tenant or ()))
+        show = watch_limits if watch else show_limits
+        _run(show(_limiter(limiter, config), selection, timeout=timeout, as_json=json))
+
+
+@limits_app.command("override")
+def limits_override(
+    model: Annotated[str, typer.Argument(help="Name of the model in the catalogue.")],
+    mode: Annotated[
+        OverrideChoice,
+        typer.Argument(
+            help="forced-open: deny every call. disabled: the breaker lets every call through. metrics-only: count what would be denied, deny nothing. "
+            "none: lift the override."
+        ),
+    ],
+    *,
+    period: Annotated[str | None, typer.Option("--for", help="How long it shall hold, 1s to 24h, for example 10m; not with none.")] = None,
+    limiter: LimiterOption = None,
+    config: ConfigOption = None,
+    timeout: LimiterTimeoutOption = 5.0,
+    json: JsonOption = False,
+) -> None:
+    """Put an operator's word above a model's limits and breaker for a while, or lift it; print the model's state with it."""
+    from services.cli.limits import override, override_seconds  # noqa: PLC0415 - see the top
+
+    with ending(as_json=json):
+        seconds = override_seconds(mode, period)
+        _run(override(_limiter(limiter, config), model, mode, seconds, timeout=timeout, as_json=json))
+
+
 @app.command("check-config")
 def check_config(config: ConfigOption = None) -> None:
     """Print the merged configuration with secrets masked, or every mistake with its path."""
@@ -177,6 +245,11 @@ def _gateway(address: str | None, config: Path | None) -> str:
     from services.cli.addresses import gateway_of  # noqa: PLC0415 - see the top
 
     return gateway_of(_configuration(config))
+
+
+def _limiter(address: str | None, config: Path | None) -> str:
+    """Return where the limiter is found by those who ask it for availability."""
+    return address or _configuration(config).gateway.limiter
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:

@@ -55,16 +55,17 @@ class RpcFailure:
 class CallFailed(CommandError):
     """A call to a service failed."""
 
-    def __init__(self, failure: RpcFailure, *, address: str, trace_id: str) -> None:
+    def __init__(self, failure: RpcFailure, *, address: str, trace_id: str, service: str = "gateway") -> None:
         super().__init__(failure.message, failure.exit_code, violations=failure.violations)
         self.failure = failure
         self.address = address
         self.trace_id = trace_id
+        self.service = service
 
     def lines(self) -> list[str]:
         """Return what happened, every detail that helps, and where to look for more."""
         failure = self.failure
-        said = [_headline(failure, self.address)]
+        said = [_headline(failure, self.address, self.service)]
         said += [f"  {path}: {description}" for path, description in failure.violations.items()]
         said += [f"  {candidate}: {outcome}" for candidate, outcome in failure.outcomes().items()]
         if failure.resource:
@@ -124,13 +125,13 @@ def _status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     return status_pb2.Status()
 
 
-def _headline(failure: RpcFailure, address: str) -> str:
+def _headline(failure: RpcFailure, address: str, service: str) -> str:
     words = _BY_REASON.get(failure.reason)
     if words is not None:
         return words(failure)
     if failure.reason or failure.code not in _GRPCS_OWN:
         return failure.message or failure.code
-    return _GRPCS_OWN[failure.code].format(address=address, message=failure.message)
+    return _GRPCS_OWN[failure.code].format(address=address, message=failure.message, service=service)
 
 
 _BY_REASON: Mapping[str, Callable[[RpcFailure], str]] = {
@@ -144,6 +145,6 @@ _GRPCS_OWN = {
     "UNAVAILABLE": "{address} cannot be reached: {message}",
     "DEADLINE_EXCEEDED": "{address} did not answer in time; --timeout gives more",
     "CANCELLED": "{address} cancelled the call; it may be stopping",
-    "UNIMPLEMENTED": "what answers at {address} is not a gateway of this version",
+    "UNIMPLEMENTED": "what answers at {address} is not a {service} of this version",
 }
 """Words for errors that gRPC itself makes, and no service of ours."""

@@ -54,7 +54,10 @@ async def application(
                 _log.info("limits were read again; version %d is in force", (await store.state()).config_version)
 
             async with serve(SERVICE, register, settings.server, telemetry) as server, reloading(source, follow):
-                yield server
+                try:
+                    yield server
+                finally:
+                    servicer.stop_watching()
     finally:
         await telemetry.shutdown()
 

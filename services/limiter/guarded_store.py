@@ -45,8 +45,8 @@ Answer = TypeVar("Answer")
 Settled = TypeVar("Settled")
 LimitsKind = TypeVar("LimitsKind", bound=RateLimits)
 
-PREFIX = "local-"
-"""Of the ids of permits that were granted here."""
+PREFIX = "unstored-"
+"""Of the ids of permits that were granted here; callers that stand in for an absent limiter have a prefix of their own."""
 STORE_BREAKER = BreakerRules(
     minimum_calls=20, consecutive_failures=3, bucket_seconds=1.0, buckets=10, open_seconds=1.0, longest_open_seconds=5.0, good_probes=1, slow_rate=1.0
 )
@@ -199,8 +199,10 @@ class GuardedStore:
         result = CallResult.CANCELLED
         try:
             if self._unfollowed:
-                await self._store.follow(self._limits)
-                self._unfollowed = False
+                limits = self._limits
+                await self._store.follow(limits)
+                # Others may have come meanwhile, and their telling may have failed.
+                self._unfollowed = self._limits is not limits
             answer = await question()
             result = CallResult.SUCCESS
         except StoreDown as down:
@@ -228,7 +230,9 @@ class GuardedStore:
         allowed = tuple(spec for spec, no in zip(request.specs, forbidden, strict=True) if not no)
         told: tuple[Permit | Denial, ...] = ()
         if allowed:
-            told = self._local.acquire(replace(request, specs=allowed)).decisions
+            # Another part of the batch may be forbidden when the request is repeated, after new limits; it is another batch then.
+            part = "".join("01"[one] for one in forbidden) if any(forbidden) else ""
+            told = self._local.acquire(replace(request, specs=allowed, request_id=request.request_id + part)).decisions
         decisions = iter(told)
         return AcquireReply(
             decisions=tuple(self._store_down(spec) if no else next(decisions) for spec, no in zip(request.specs, forbidden, strict=True)),
@@ -284,6 +288,8 @@ class GuardedStore:
             self._overrides[model.model] = (model.override, self._clock() + model.override_seconds)
 
     def _keep_overrides(self) -> None:
-        for model, (mode, until) in self._overrides.items():
-            if until > self._clock() and model in self._limits.models:
-                self._local.override(model, mode, until - self._clock())
+        """Put in force here what was in force there, and lift what was kept for an earlier time and has been lifted since."""
+        for model in self._limits.models:
+            mode, until = self._overrides.get(model, (None, 0.0))
+            left = until - self._clock()
+            self._local.override(model, mode if left > 0 else None, max(0.0, left))

@@ -66,7 +66,7 @@ class ModelGate:
     @property
     def metrics_only(self) -> bool:
         """Whether obstacles are only counted."""
-        return self._override is OverrideMode.METRICS_ONLY or (self._limits.metrics_only and self._override is None)
+        return self._override is OverrideMode.METRICS_ONLY or (self._limits.metrics_only and self._override is not OverrideMode.FORCED_OPEN)
 
     def follow(self, limits: ModelLimits, now: int) -> None:
         """Go by other limits from now on; levels, leases and the breaker's state stay."""

@@ -35,6 +35,10 @@ class LimiterServicer(limiter_service_pb2_grpc.LimiterServiceServicer):
         self._watch = Watch(store)
         self._longest_lease = longest_lease_seconds
 
+    def stop_watching(self) -> None:
+        """End the streams of all watchers, so that they hold up no end of the server."""
+        self._watch.stop()
+
     async def AcquirePermits(self, request: limiter_service_pb2.AcquirePermitsRequest, context: Context) -> limiter_service_pb2.AcquirePermitsResponse:
         """Decide a batch of permits in one indivisible step."""
         refuse(self._acquire_violations(request))

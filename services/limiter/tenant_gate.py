@@ -31,6 +31,8 @@ class TenantGate:
         self._rates = Rates(self._scope, limits, now)
         self._leases = Leases()
         self._budgets: dict[str, Budget] = {}
+        """Every one there ever was: calls end that were counted by one that has been taken away, and it may be put back."""
+        self._enforced: dict[str, Budget] = {}
         self.follow(limits, now, utc)
 
     @property
@@ -41,13 +43,14 @@ class TenantGate:
     def follow(self, limits: TenantLimits, now: int, utc: int) -> None:
         """Go by other limits from now on; levels, leases and what was spent stay."""
         self._rates.follow(limits, now)
+        self._enforced = {}
         for period, limit in (("day", limits.budget_per_day), ("month", limits.budget_per_month)):
             if limit is None:
-                self._budgets.pop(period, None)
-            elif period in self._budgets:
-                self._budgets[period].limit = limit
-            else:
-                self._budgets[period] = Budget(self.tenant, period, limit, utc)
+                continue
+            if (budget := self._budgets.get(period)) is None:
+                budget = self._budgets[period] = Budget(self.tenant, period, limit, utc)
+            budget.limit = limit
+            self._enforced[period] = budget
         self._limits = limits
 
     def tick(self, now: int, utc: int) -> None:
@@ -63,7 +66,7 @@ class TenantGate:
         if places is not None and len(self._leases) >= places:
             free_at = self._leases.next_place(places)
             found.append(Obstacle(DenialReason.CONCURRENCY, max(1, free_at - now), f"{self._scope}/concurrency", places, 0))
-        found += [obstacle for budget in self._budgets.values() if (obstacle := budget.obstacle(spec.cost_micro_usd, utc)) is not None]
+        found += [obstacle for budget in self._enforced.values() if (obstacle := budget.obstacle(spec.cost_micro_usd, utc)) is not None]
         return found
 
     def enter(self, permit_id: str, spec: PermitSpec, lease_end: int, *, charge: bool) -> TenantEntry:
@@ -72,7 +75,7 @@ class TenantGate:
         return TenantEntry(
             self._rates.take(spec.input_tokens + spec.max_output_tokens) if charge else RateCharges(None, None),
             spec.cost_micro_usd,
-            {period: budget.reserve(spec.cost_micro_usd) for period, budget in self._budgets.items()},
+            {period: budget.reserve(spec.cost_micro_usd) for period, budget in self._enforced.items()},
         )
 
     def undo(self, permit_id: str, entry: TenantEntry) -> None:
@@ -115,7 +118,7 @@ class TenantGate:
             tenant=self.tenant,
             limits=tuple(levels),
             in_flight=len(self._leases),
-            budgets=tuple(budget.level(utc) for budget in self._budgets.values()),
+            budgets=tuple(budget.level(utc) for budget in self._enforced.values()),
         )
 
     def _belonging(self, entry: TenantEntry) -> list[tuple[Budget, int]]:

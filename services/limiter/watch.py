@@ -1,9 +1,11 @@
 """Watching the state: what has changed since it was last told."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
+from services.chassis.errors import DependencyUnavailable
 from services.limiter.store import Store
 from services.models.permits import LimiterState, ModelState, TenantState
 
@@ -18,13 +20,21 @@ class Watch:
         """Take the store, and how often to look."""
         self._store = store
         self._interval = interval_seconds
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """End all watching, now and from now on."""
+        self._stopping.set()
 
     async def follow(self, models: Sequence[str] = (), tenants: Sequence[str] = ()) -> AsyncIterator[LimiterState]:
-        """Yield the whole state, then what differs from what was yielded before, without end. Names and errors are those of `Store.state`."""
+        """Yield the whole state, then what differs from what was yielded before, until it is told to stop. Names and errors are those of `Store.state`.
+
+        Raises `DependencyUnavailable` when the watching is ended: another limiter, or this one when it is back, can be watched instead.
+        """
         told_models: dict[str, ModelState] = {}
         told_tenants: dict[str, TenantState] = {}
         told_rest: object = None
-        while True:
+        while not self._stopping.is_set():
             state = await self._store.state(models, tenants)
             changed_models = tuple(one for one in state.models if told_models.get(one.model) != _lasting_model(one))
             changed_tenants = tuple(one for one in state.tenants if told_tenants.get(one.tenant) != _lasting_tenant(one))
@@ -34,7 +44,10 @@ class Watch:
             told_models |= {one.model: _lasting_model(one) for one in changed_models}
             told_tenants |= {one.tenant: _lasting_tenant(one) for one in changed_tenants}
             told_rest = rest
-            await asyncio.sleep(self._interval)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self._stopping.wait()
+        raise DependencyUnavailable("limiter")
 
 
 def _lasting_model(state: ModelState) -> ModelState:

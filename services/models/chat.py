@@ -70,7 +70,7 @@ class ChatResult:
     retry_after_seconds: float | None = None
     """The longest honest wait the provider asked for; None where it named none."""
     rate_limit_headers: Mapping[str, str] = field(default_factory=dict)
-    """The provider's x-ratelimit-* and retry-after headers, names in lower case."""
+    """What the provider says is left of its limits: the headers named in `rate_limit_headers.WANTED`, each at most 256 bytes."""
 
 
 class ChatModel(Protocol):

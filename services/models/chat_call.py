@@ -18,6 +18,7 @@ from services.models.chat_reading import ChatReading
 from services.models.outcomes import Outcome
 from services.models.permits import CallResult
 from services.models.provider_errors import Refusal
+from services.models.rate_limit_headers import WANTED
 from services.models.sse import EventTooLongError, SseDecoder
 
 USAGE_GRACE_SECONDS = 1.0
@@ -41,6 +42,7 @@ class ChatCall:
         self.reading = ChatReading(AnswerText(byte_limit=request.byte_limit, on_text=self._heard))
         self.first_content: float | None = None
         self.headers: dict[str, str] = {}
+        """Those that speak of limits, names in lower case."""
         self.retry_after: float | None = None
 
     async def read(self, response: httpx2.Response, patience: asyncio.Timeout) -> None:
@@ -90,7 +92,7 @@ class ChatCall:
             time_to_first_token_seconds=self._first_text,
             retryable=refused is not None and refused.retryable,
             retry_after_seconds=self.retry_after if refused is not None and refused.retryable else None,
-            rate_limit_headers=self.headers,
+            rate_limit_headers={name: value for name, value in self.headers.items() if name in WANTED},
         )
 
     async def _read_stream(self, begun: bytes, pieces: AsyncIterator[bytes], patience: asyncio.Timeout) -> None:

@@ -24,9 +24,11 @@ from services.models.catalogue import Catalogue, ModelEntry
 from services.models.chat import ChatModel, ChatRequest, ChatResult, OnText, Timeouts
 from services.models.chat_span import chat_span
 from services.models.completion import Attempt, Completion, PlannedCall, denied, never_started
+from services.models.local_permits import LocalReply
 from services.models.outcomes import Outcome
 from services.models.permits import AcquireReply, AcquireRequest, CallResult, Denial, Permit, PermitOutcome, Permits, PermitSpec
 from services.models.prices import cost_of
+from services.models.provenance import Degradation
 from services.models.reporter import OutcomeReporter
 from services.models.token_estimates import estimate_messages, estimate_text
 from services.models.usage import Usage
@@ -68,12 +70,18 @@ class GuardedRun:
         self._context = context
         self._batches = 0
         self._unsettled: dict[str, set[asyncio.Future[None]]] = {}
+        self._degradations: dict[Degradation, None] = {}
         self.origin = origin
         """When the run began, on the guard's clock."""
 
     def elapsed_seconds(self) -> float:
         """Return the time since the run began."""
         return self._guard.clock() - self.origin
+
+    @property
+    def degradations(self) -> tuple[Degradation, ...]:
+        """What was wrong with how the run's permits were decided; each reason once."""
+        return tuple(self._degradations)
 
     async def admit(self, attempts: Sequence[Attempt], *, min_granted: int, deadline: Deadline) -> list[Attempt]:
         """Ask for a permit for each attempt in one indivisible step; return those that have one.
@@ -94,6 +102,8 @@ class GuardedRun:
             lease_seconds=max(self._longest_seconds(a, e, deadline) for a, e in zip(attempts, entries, strict=True)) + LEASE_MARGIN_SECONDS,
         )
         reply = await self._acquire(request)
+        if reply.degraded:
+            self._degradations[Degradation.LIMITER_DOWN if isinstance(reply, LocalReply) else Degradation.LIMITER_STORE_DOWN] = None
         admitted = []
         for attempt, entry, decision in zip(attempts, entries, reply.decisions, strict=True):
             if isinstance(decision, Denial):

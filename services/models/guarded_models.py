@@ -8,8 +8,10 @@ from services.chassis.configuration import Configuration
 from services.chassis.telemetry import Telemetry
 from services.models.catalogue import Catalogue
 from services.models.chat import ChatModel
+from services.models.fallback_permits import FallbackPermits
 from services.models.grpc_permits import GrpcPermits
 from services.models.guard import Guard
+from services.models.local_permits import LimiterDown, LocalPermits
 from services.models.providers import open_providers
 from services.models.reporter import OutcomeReporter
 
@@ -18,17 +20,18 @@ LIMITER_SERVICE = "ensemble.v1.LimiterService"
 
 @asynccontextmanager
 async def open_guard(
-    configuration: Configuration, limiter: str, telemetry: Telemetry, *, providers: Mapping[str, ChatModel] | None = None
+    configuration: Configuration, limiter: str, limiter_down: LimiterDown, telemetry: Telemetry, *, providers: Mapping[str, ChatModel] | None = None
 ) -> AsyncIterator[Guard]:
     """Open what guarded calls need; on leaving, send the last reports, then close the providers' connections.
 
-    Given providers are used as they are and left open.
+    The limiter is a gRPC target; `limiter_down` says what stands in for it while it cannot be reached. Given providers are used as they are and left open.
     """
     opened: Mapping[str, ChatModel] = {} if providers is not None else open_providers(configuration)
     try:
         async with open_channel(limiter, telemetry, health_service=LIMITER_SERVICE) as channel:
-            permits = GrpcPermits(channel)
-            reporter = OutcomeReporter(permits, batch_per_context=telemetry.enabled)
+            local = LocalPermits.from_configuration(configuration, limiter_down)
+            permits = FallbackPermits(GrpcPermits(channel), local)
+            reporter = OutcomeReporter(permits, local=local, batch_per_context=telemetry.enabled)
             try:
                 yield Guard(
                     permits=permits,

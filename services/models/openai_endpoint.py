@@ -25,7 +25,8 @@ from services.models.chat_call import ChatCall
 from services.models.outcomes import Outcome
 from services.models.permits import CallResult
 from services.models.provider_errors import Refusal, refusal
-from services.models.retry_after import retry_after
+from services.models.rate_limit_headers import WANTED
+from services.models.retry_after import READ, retry_after
 from services.models.sse import EventTooLongError
 
 REFUSAL_SECONDS = 1.0
@@ -33,7 +34,7 @@ REFUSAL_SECONDS = 1.0
 REFUSAL_BYTES = 64 << 10
 """How much of it is read: enough for any error object."""
 LONGEST_HEADER = 256
-MOST_HEADERS = 32
+_SPEAK_OF_LIMITS = WANTED | READ
 # What the SDK tells of the machine it runs on is no provider's business, and takes time to tell.
 _UNSAID = tuple(
     f"X-Stainless-{name}" for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async", "Retry-Count", "Read-Timeout")
@@ -163,9 +164,9 @@ async def _shorten_refusal(response: httpx2.Response) -> None:
 
 
 def _rate_limit_headers(headers: httpx2.Headers) -> dict[str, str]:
-    """Return the headers that speak of limits, bounded in number and length."""
-    wanted = [(name.lower(), value) for name, value in headers.items() if "ratelimit" in name.lower() or name.lower().startswith("retry-after")]
-    return {name: value for name, value in wanted[:MOST_HEADERS] if len(value) <= LONGEST_HEADER and value.isascii() and value.isprintable()}
+    """Return the headers that speak of limits and say something sane; no more than are known by name."""
+    wanted = [(name.lower(), value) for name, value in headers.items() if name.lower() in _SPEAK_OF_LIMITS]
+    return {name: value for name, value in wanted if len(value) <= LONGEST_HEADER and value.isascii() and value.isprintable()}
 
 
 def _connection_reason(error: Exception) -> str:

@@ -21,6 +21,8 @@ class Degradation(StrEnum):
     NO_TIME_TO_REFINE = "NO_TIME_TO_REFINE"
     REFINER_UNAVAILABLE = "REFINER_UNAVAILABLE"
     TRUNCATED = "TRUNCATED"
+    LIMITER_DOWN = "LIMITER_DOWN"
+    LIMITER_STORE_DOWN = "LIMITER_STORE_DOWN"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

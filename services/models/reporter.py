@@ -15,6 +15,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.context import Context
 
 from services.chassis.errors import EnsembleError
+from services.models.local_permits import LocalPermits
 from services.models.permits import PermitOutcome, Permits
 
 _log = logging.getLogger(__name__)
@@ -40,9 +41,10 @@ class _Entry:
 class OutcomeReporter:
     """A queue of reports and releases with one sender."""
 
-    def __init__(self, permits: Permits, *, batch_per_context: bool = False) -> None:
-        """Take the limiter; `batch_per_context` keeps traced runs' reports apart, so that each trace shows its own."""
+    def __init__(self, permits: Permits, *, local: LocalPermits | None = None, batch_per_context: bool = False) -> None:
+        """Take the limiter, and what granted permits in its stead; `batch_per_context` keeps traced runs' reports apart, so that each trace shows its own."""
         self._permits = permits
+        self._local = local
         self._batch_per_context = batch_per_context
         self._queue: deque[_Entry] = deque()
         self._sender: asyncio.Task[None] | None = None
@@ -77,6 +79,14 @@ class OutcomeReporter:
             await asyncio.wait([sender])
 
     def _put(self, entry: _Entry) -> None:
+        if self._local is not None and self._local.owns(entry.permit_id):
+            # At once: in the queue it would wait behind those that the limiter, being away, does not take.
+            if entry.outcome is None:
+                self._local.release(entry.permit_id)
+            else:
+                self._local.settle(entry.outcome)
+            _mark([entry])
+            return
         if len(self._queue) == QUEUE_LIMIT:
             self._give_up([self._queue.popleft()])
         self._queue.append(entry)

@@ -12,6 +12,8 @@ _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?
 _EPOCH_SECONDS = 1e9
 _EPOCH_MILLISECONDS = 1e12
 _LIMITS = ("x-ratelimit-{}", "x-ratelimit-{}-requests", "x-ratelimit-{}-tokens")
+READ = frozenset(["retry-after-ms", "retry-after", *(limit.format(what) for limit in _LIMITS for what in ("remaining", "reset"))])
+"""Names of the headers that are read here, in lower case."""
 
 
 def retry_after(headers: Mapping[str, str], wall_clock: Callable[[], float]) -> float | None:
@@ -58,7 +60,17 @@ def _reset(text: str | None, wall_clock: Callable[[], float]) -> float | None:
         if number >= _EPOCH_MILLISECONDS:
             return max(0.0, number / 1000 - wall_clock())
         return max(0.0, number - wall_clock()) if number >= _EPOCH_SECONDS else number
-    match = _DURATION.fullmatch((text or "")[:64].strip())
+    return None if text is None else duration_seconds(text)
+
+
+def duration_seconds(text: str) -> float | None:
+    """Read a duration such as "7.66s", "6m0s" or "120ms", or bare seconds; None where it is neither."""
+    if not text.isascii():
+        return None
+    number = _scaled(text, 1.0)
+    if number is not None:
+        return number
+    match = _DURATION.fullmatch(text[:64].strip())
     if match is None or not any(match.groups()):
         return None
     days, hours, minutes, seconds, milliseconds = (float(part or 0) for part in match.groups())

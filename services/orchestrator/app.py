@@ -68,7 +68,7 @@ async def application(
     telemetry = start_telemetry("orchestrator", TelemetrySettings.from_configuration(configuration))
     try:
         async with (
-            open_guard(configuration, settings.limiter, telemetry, providers=providers) as guard,
+            open_guard(configuration, settings.limiter, settings.limiter_down, telemetry, providers=providers) as guard,
             open_channel(settings.refiner, telemetry, health_service=REFINER_SERVICE) as channel,
         ):
             servicer = OrchestratorServicer(Ensemble(guard=guard, refiner=GrpcRefiner(channel), telemetry=telemetry))

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.chassis.deadline import Deadline
 from services.chassis.errors import FieldViolation, InvalidInput, NotFound
@@ -67,6 +67,9 @@ class Ensemble:
             if emit is not None:
                 emit(RunStarted(run_id=plan.run_id, strategy=plan.strategy, candidate_ids=tuple(call.candidate_id for call in calls)))
             answer = await strategy.answer(run)
+            # The refiner may have said the same of its own permits.
+            reasons = tuple(dict.fromkeys((*answer.degradations, *run.guarded.degradations)))
+            answer = replace(answer, degradations=reasons)
             return RunResult(run_id=plan.run_id, answer=answer, candidates=run.candidates(), receipt=_receipt(run), trace_id=current_trace_id())
 
     def _check(self, plan: RunPlan, calls: tuple[PlannedCall, ...]) -> None:

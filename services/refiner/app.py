@@ -26,7 +26,7 @@ async def application(
     settings = RefinerSettings.from_configuration(configuration, listen)
     telemetry = start_telemetry("refiner", TelemetrySettings.from_configuration(configuration))
     try:
-        async with open_guard(configuration, settings.limiter, telemetry, providers=providers) as guard:
+        async with open_guard(configuration, settings.limiter, settings.limiter_down, telemetry, providers=providers) as guard:
             servicer = RefinerServicer(Fuser(guard=guard))
 
             def register(server: grpc.aio.Server) -> None:

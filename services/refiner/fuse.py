@@ -14,7 +14,7 @@ from services.chassis.deadline import Deadline
 from services.chassis.errors import DependencyUnavailable
 from services.models.completion import Attempt, Completion, PlannedCall, never_started
 from services.models.conversation import Message, Role, Sampling
-from services.models.guard import Guard
+from services.models.guard import Guard, GuardedRun
 from services.models.outcomes import Outcome
 from services.models.provenance import Degradation, Method, Provenance
 from services.models.refinement import OnAnswer, Refined, Refinement, best_candidate
@@ -62,7 +62,8 @@ class Fuser:
             if on_answer is not None:
                 on_answer(text, False)
 
-        completion = await self._write(refinement, _messages(refinement, prompt, block, nonce), deadline.minus(RETURN_MARGIN_SECONDS), listen)
+        run = self.guard.begin(refinement.run_id, refinement.tenant)
+        completion = await self._write(run, refinement, _messages(refinement, prompt, block, nonce), deadline.minus(RETURN_MARGIN_SECONDS), listen)
         if completion.ok and nonce in completion.text:
             # An answer with the code in it repeats the frame around the drafts, so it is none; the receipt says so.
             completion = replace(completion, text="", receipt=replace(completion.receipt, outcome=Outcome.EMPTY, reason="prompt_echoed"))
@@ -77,20 +78,22 @@ class Fuser:
                     answer_model=refinement.writer.model,
                 ),
                 calls=(completion.receipt,),
-                degradations=(Degradation.TRUNCATED,) if completion.truncated else (),
+                degradations=((Degradation.TRUNCATED,) if completion.truncated else ()) + run.degradations,
             )
         out_of_time = deadline.minus(RETURN_MARGIN_SECONDS).expired
         return _fallback(
             refinement,
             completion,
-            Degradation.NO_TIME_TO_REFINE if out_of_time else Degradation.REFINER_FAILED,
+            (Degradation.NO_TIME_TO_REFINE if out_of_time else Degradation.REFINER_FAILED, *run.degradations),
             on_answer,
             block=block,
             prompt=prompt,
             restart=said,
         )
 
-    async def _write(self, refinement: Refinement, messages: tuple[Message, ...], deadline: Deadline, listen: Callable[[str], None]) -> Completion:
+    async def _write(
+        self, run: GuardedRun, refinement: Refinement, messages: tuple[Message, ...], deadline: Deadline, listen: Callable[[str], None]
+    ) -> Completion:
         writer = refinement.writer
         planned = PlannedCall(
             candidate_id="",
@@ -101,7 +104,7 @@ class Fuser:
             timeout_seconds=writer.timeout_seconds,
         )
         try:
-            return await self.guard.begin(refinement.run_id, refinement.tenant).attempt(planned, deadline=deadline, on_text=listen)
+            return await run.attempt(planned, deadline=deadline, on_text=listen)
         except DependencyUnavailable:
             # The candidates are paid for; that the limiter is away is no reason to throw them away.
             return never_started(Attempt(planned=planned), Outcome.LIMITER_UNAVAILABLE, "limiter_unavailable")
@@ -136,7 +139,14 @@ def _sole_survivor(refinement: Refinement, on_answer: OnAnswer | None) -> Refine
 
 
 def _fallback(
-    refinement: Refinement, completion: Completion, reason: Degradation, on_answer: OnAnswer | None, *, block: CandidateBlock, prompt: Prompt, restart: bool
+    refinement: Refinement,
+    completion: Completion,
+    reasons: tuple[Degradation, ...],
+    on_answer: OnAnswer | None,
+    *,
+    block: CandidateBlock,
+    prompt: Prompt,
+    restart: bool,
 ) -> Refined:
     best = best_candidate(refinement.candidates)
     if on_answer is not None:
@@ -151,5 +161,5 @@ def _fallback(
             answer_model=best.model,
         ),
         calls=(completion.receipt,),
-        degradations=(reason,),
+        degradations=reasons,
     )

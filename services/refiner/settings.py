@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from services.chassis.configuration import Configuration
 from services.chassis.server import ServerSettings
+from services.models.local_permits import LimiterDown
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -13,6 +14,8 @@ class RefinerSettings:
     server: ServerSettings
     limiter: str
     """The limiter's address as a gRPC target."""
+    limiter_down: LimiterDown
+    """What stands in for the limiter while it cannot be reached."""
 
     @classmethod
     def from_configuration(cls, configuration: Configuration, listen: str | None) -> "RefinerSettings":
@@ -21,4 +24,5 @@ class RefinerSettings:
         return cls(
             server=ServerSettings(listen=listen or section.listen, grace_seconds=section.grace_seconds, reflection=section.reflection),
             limiter=section.limiter,
+            limiter_down=LimiterDown(policy=section.limiter_down, share=section.limiter_down_share),
         )

@@ -31,8 +31,8 @@ MODELS = {
     "c": ModelLimits(tokens_per_minute=250, concurrency=2, metrics_only=True, breaker=replace(BREAKER, undecided_leases=1)),
 }
 TENANTS = {
-    "t": TenantLimits(requests_per_minute=60, tokens_per_minute=1_500, concurrency=5, budget_per_day=2_000, budget_per_month=5_000),
-    "u": TenantLimits(budget_per_month=500),
+    "t": TenantLimits(requests_per_minute=60, tokens_per_minute=1_500, concurrency=5, budget_per_day=6_000, budget_per_month=12_000),
+    "u": TenantLimits(budget_per_month=2_500),
 }
 LIMITS = Limits(models=MODELS, tenants=TENANTS, rules=RULES)
 OTHERS = [
@@ -158,7 +158,7 @@ def _walk(both: Lockstep, chance: random.Random) -> None:
             # The two ids of a pair say nothing of the model, so whom an illness meets is told by the number.
             model_of |= {pair: "abc"[number % 3] for number, pair in enumerate(new)}
         elif step < 0.7 and live:
-            pair = live.pop(chance.randrange(len(live)) if chance.random() < 0.7 else 0)
+            pair = live.pop(-1 if chance.random() < 0.6 else chance.randrange(len(live)))
             result = ill.get(model_of[pair], CallResult.SUCCESS) if chance.random() < 0.8 else chance.choice(list(CallResult))
             both.report(
                 pair,
@@ -173,14 +173,14 @@ def _walk(both: Lockstep, chance: random.Random) -> None:
             if chance.random() < 0.1:
                 live.append(pair)
         elif step < 0.9:
-            both.wait(chance.choice([0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 12.0, 30.0, 60.0]))
+            both.wait(chance.choice([0.0, 0.25, 0.5, 1.0, 1.0, 2.0, 2.0, 3.0, 5.0, 12.0, 60.0]))
         elif step < 0.93 and live:
             both.renew(chance.choice(live), chance.choice([1.0, 20.0, 90.0]))
         elif step < 0.95 and live:
             both.release(live.pop(chance.randrange(len(live))))
-        elif step < 0.97:
-            ill = {} if ill else {model: chance.choice([CallResult.FAILURE, CallResult.TIMEOUT, CallResult.THROTTLED, CallResult.AUTH]) for model in "abc"}
-        elif step < 0.985:
+        elif step < 0.98:
+            ill = {} if ill else {model: chance.choice([CallResult.FAILURE, CallResult.FAILURE, CallResult.TIMEOUT, CallResult.THROTTLED]) for model in "abc"}
+        elif step < 0.99:
             both.override(chance.choice("abc"), chance.choice([None, *OverrideMode]), chance.choice([1.0, 8.0]))
         else:
             both.follow(chance.choice(OTHERS))

@@ -189,11 +189,38 @@ async def test_statuses(
 
 
 async def test_a_429_says_when_to_come_back(endpoint: OpenAIEndpoint, provider: FakeProvider) -> None:
-    """The longest of the provider's words counts; limits' headers are passed on, others are not."""
+    """The longest of the provider's words counts; what is left of its limits is passed on, nothing else is."""
     provider.script("m", Status(429, {"retry-after": "2", "retry-after-ms": "2500", "x-ratelimit-remaining-requests": "0", "x-secret": "s"}))
     result = await complete(endpoint, request())
     assert result.retry_after_seconds == 2.5
-    assert result.rate_limit_headers == {"retry-after": "2", "retry-after-ms": "2500", "x-ratelimit-remaining-requests": "0"}
+    assert result.rate_limit_headers == {"x-ratelimit-remaining-requests": "0"}
+
+
+async def test_a_429_without_retry_after_says_when_its_limit_is_back(endpoint: OpenAIEndpoint, provider: FakeProvider) -> None:
+    """A reset is read although the limiter has no use for it."""
+    provider.script("m", Status(429, {"X-RateLimit-Reset": "9", "X-RateLimit-Remaining": "0"}))
+    result = await complete(endpoint, request())
+    assert (result.retry_after_seconds, result.rate_limit_headers) == (9.0, {})
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_a_good_answer_says_what_is_left(endpoint: OpenAIEndpoint, provider: FakeProvider, stream: bool) -> None:
+    """All that is wanted and sane comes along, names in lower case, values of several headers joined; however much else the provider sends."""
+    others = "".join(f"X-RateLimit-Odd-{number}: 1\r\n" for number in range(40))
+    told = others + (
+        "X-RateLimit-Remaining-Requests: 7\r\nx-ratelimit-remaining-requests: 5\r\nX-RateLimit-Reset-Requests: 1s\r\n"
+        f"Anthropic-RateLimit-Tokens-Remaining: {'9' * 257}\r\nanthropic-ratelimit-requests-remaining: {'9' * 256}\r\n"
+        "x-ratelimit-remaining-tokens: \xb2\r\nretry-after: 3\r\nx-ratelimit-remaining: 1\r\n"
+    )
+    body = b"".join((HELLO, STOP, DONE)) if stream else json.dumps(completion({"content": "Hello"})).encode()
+    provider.script("m", Raw(http(200, body).replace(b"\r\n", b"\r\n" + told.encode("latin-1"), 1)))
+    result = await complete(endpoint, request(stream=stream))
+    assert (result.outcome, result.retry_after_seconds) == (Outcome.OK, None)
+    assert result.rate_limit_headers == {
+        "x-ratelimit-remaining-requests": "7, 5",
+        "x-ratelimit-reset-requests": "1s",
+        "anthropic-ratelimit-requests-remaining": "9" * 256,
+    }
 
 
 USAGES: dict[str, tuple[list[object], Usage | None, int | None]] = {

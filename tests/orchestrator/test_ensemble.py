@@ -12,8 +12,10 @@ from services.chassis.errors import DeadlineSpent, EnsembleError, InvalidInput, 
 from services.models.outcomes import Outcome
 from services.models.permits import CallResult, Denial, DenialReason, PermitSpec
 from services.models.plan import Member, RunPlan, StrategyOptions
+from services.models.provenance import Degradation
 from services.models.refinement import Writer
 from services.orchestrator.ensemble import RunResult
+from tests.support.degraded_permits import DegradedPermits
 from tests.support.ensembles import Bench, plan
 from tests.support.recording_permits import RecordingPermits
 from tests.support.scripted_chat import Reply, ScriptedChat
@@ -70,6 +72,36 @@ def test_the_receipt_counts_from_the_start_of_the_run() -> None:
     # The refiner in memory makes no call of its own, so its time counts as nobody's.
     assert receipt.overhead_seconds == pytest.approx(3.0)
     assert [call.time_to_first_token_seconds for call in receipt.calls] == [pytest.approx(1.0), pytest.approx(2.0)]
+
+
+@pytest.mark.parametrize("strategy", ["fusion", "single"])
+@pytest.mark.parametrize(
+    ("degraded", "local", "expected"),
+    [(False, False, ()), (True, False, (Degradation.LIMITER_STORE_DOWN,)), (True, True, (Degradation.LIMITER_DOWN,))],
+)
+def test_how_permits_were_decided_is_said(strategy: str, degraded: bool, local: bool, expected: tuple[Degradation, ...]) -> None:
+    """An answer whose permits came from a share of the limits is degraded, and says who was away."""
+    bench = Bench(permits=DegradedPermits(degraded=degraded, local=local))
+    answer = run_virtual(bench.run(plan("a", "b", strategy=strategy))).answer
+    assert (answer.text != "", answer.degradations) == (True, expected)
+
+
+def test_every_reason_is_said_once() -> None:
+    """What the strategy, the refiner and the run's own permits say is put together; nothing is said twice."""
+    bench = Bench(permits=DegradedPermits(degraded=True, local=True))
+    bench.refiner.degradations = (Degradation.TRUNCATED, Degradation.LIMITER_DOWN, Degradation.LIMITER_STORE_DOWN)
+    assert run_virtual(bench.run(plan("a", "b"))).answer.degradations == bench.refiner.degradations
+    bench = Bench(permits=DegradedPermits(degraded=True, local=True))
+    bench.refiner.degradations = (Degradation.TRUNCATED,)
+    assert run_virtual(bench.run(plan("a", "b"))).answer.degradations == (Degradation.TRUNCATED, Degradation.LIMITER_DOWN)
+
+
+def test_a_reason_of_any_permit_counts() -> None:
+    """A run that was denied here, and granted by the limiter after it came back, is degraded all the same."""
+    permits = DegradedPermits(degraded=True, local=True, judge=lambda spec: Denial(model=spec.model, reason=DenialReason.TOKENS) if spec.model == "a" else None)
+    permits.only_first = True
+    answer = run_virtual(Bench(permits=permits).run(plan("a", "b", strategy="single"))).answer
+    assert (answer.provenance.answer_model, answer.degradations) == ("b", (Degradation.LIMITER_DOWN,))
 
 
 replies = st.builds(

@@ -13,6 +13,7 @@ from services.models.permits import Denial, DenialReason
 from services.models.provenance import Degradation, Method
 from services.models.refinement import Refined, Refinement, RefinementCandidate, Writer
 from services.refiner.fuse import Fuser
+from tests.support.degraded_permits import DegradedPermits
 from tests.support.ensembles import QUESTION, Bench
 from tests.support.recording_permits import RecordingPermits
 from tests.support.scripted_chat import FAILED, Reply, ScriptedChat
@@ -103,6 +104,14 @@ def test_a_failed_writer_falls_back_to_the_heaviest() -> None:
     assert refined.provenance.method is Method.FALLBACK
     assert refined.degradations == (Degradation.REFINER_FAILED,)
     assert [call.outcome for call in refined.calls] == [Outcome.PROVIDER_FAILED]
+
+
+@pytest.mark.parametrize(("local", "reason"), [(False, Degradation.LIMITER_STORE_DOWN), (True, Degradation.LIMITER_DOWN)])
+def test_how_the_writers_permit_was_decided_is_said(local: bool, reason: Degradation) -> None:
+    """Whether the writer answers or not, a permit that came from a share of the limits is a reason of its own."""
+    assert _refine(Bench(permits=DegradedPermits(local=local))).degradations == (reason,)
+    failing = Bench(permits=DegradedPermits(local=local), chat=ScriptedChat(replies={"w": FAILED}))
+    assert _refine(failing).degradations == (Degradation.REFINER_FAILED, reason)
 
 
 def test_a_writer_that_fails_half_way_voids_what_it_said() -> None:

@@ -13,7 +13,7 @@ from services.models.conversation import Message, Role
 from services.models.guard import Guard
 from services.models.plan import Member, RunPlan, StrategyOptions
 from services.models.prices import Price
-from services.models.provenance import Method, Provenance
+from services.models.provenance import Degradation, Method, Provenance
 from services.models.refinement import OnAnswer, Refined, Refinement, Writer
 from services.models.reporter import OutcomeReporter
 from services.orchestrator.ensemble import Ensemble, RunResult
@@ -46,6 +46,8 @@ class JoiningRefiner:
     error: EnsembleError | None = None
     says_first: str = ""
     """What it says before it fails."""
+    degradations: tuple[Degradation, ...] = ()
+    """What it says of its answer."""
     asked: list[tuple[Refinement, float]] = field(default_factory=list)
     """Refinements with the seconds they were given."""
 
@@ -61,7 +63,7 @@ class JoiningRefiner:
         if on_answer is not None:
             on_answer(answer, False)
         ids = tuple(candidate.candidate_id for candidate in refinement.candidates)
-        return Refined(answer=answer, provenance=Provenance(method=Method.FUSED, candidate_ids=ids))
+        return Refined(answer=answer, provenance=Provenance(method=Method.FUSED, candidate_ids=ids), degradations=self.degradations)
 
 
 @dataclass(slots=True, kw_only=True)

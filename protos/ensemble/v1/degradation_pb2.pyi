@@ -34,6 +34,10 @@ class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradati
     """The refiner service could not be reached; the best candidate by the deterministic rule is the answer."""
     DEGRADATION_TRUNCATED: _Degradation.ValueType  # 5
     """The answer was cut short, by a token cap or a byte cap."""
+    DEGRADATION_LIMITER_DOWN: _Degradation.ValueType  # 6
+    """The limiter could not be reached, so permits came from a local share of the limits, or from no limit at all, as the policy says."""
+    DEGRADATION_LIMITER_STORE_DOWN: _Degradation.ValueType  # 7
+    """The limiter could not reach its store, so its permits came from a local share of the limits, or from no limit at all, as its policy says."""
 
 class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
     """Why an answer is less than what was asked for."""
@@ -50,4 +54,8 @@ DEGRADATION_REFINER_UNAVAILABLE: Degradation.ValueType  # 4
 """The refiner service could not be reached; the best candidate by the deterministic rule is the answer."""
 DEGRADATION_TRUNCATED: Degradation.ValueType  # 5
 """The answer was cut short, by a token cap or a byte cap."""
+DEGRADATION_LIMITER_DOWN: Degradation.ValueType  # 6
+"""The limiter could not be reached, so permits came from a local share of the limits, or from no limit at all, as the policy says."""
+DEGRADATION_LIMITER_STORE_DOWN: Degradation.ValueType  # 7
+"""The limiter could not reach its store, so its permits came from a local share of the limits, or from no limit at all, as its policy says."""
 Global___Degradation: _TypeAlias = Degradation  # noqa: Y015

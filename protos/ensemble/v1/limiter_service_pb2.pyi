@@ -34,7 +34,9 @@ class AcquirePermitsRequest(_message.Message):
     LEASE_TTL_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Required. The caller's id for this batch, 1 to 128 characters; a repeat gets the same grants while they are held and for a while after."""
+    """Required. The caller's id for this batch, 1 to 128 characters; a repeat within the idempotency window (60 s unless configured) gets the same
+    grants.
+    """
     tenant: _builtins.str
     """Optional; default "default". The tenant on whose behalf the calls are made; at most 128 characters. Where no tenants are configured, any name will do;
     where some are, it must be one of them or empty.

@@ -113,7 +113,7 @@ local function places(scope)
 end
 
 local function metrics_only(scope)
-  return scope.s.ov == 'METRICS_ONLY' or (scope.L.metrics_only and not scope.s.ov)
+  return scope.s.ov == 'METRICS_ONLY' or (scope.L.metrics_only and scope.s.ov ~= 'FORCED_OPEN')
 end
 
 local function obstacle(found, scope, reason, wait, name, value, left)

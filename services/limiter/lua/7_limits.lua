@@ -21,13 +21,9 @@ local function follow_scope(id, wanted)
       if old.retries ~= wanted.retries then resize(s.rt, old.retries, old.retries, wanted.retries, NOW) end
       s.ad = (not wanted.adaptive or s.ad == old.concurrency) and wanted.concurrency or math.min(s.ad, wanted.concurrency)
       if old.breaker.bucket ~= wanted.breaker.bucket then s.br.w = {} end
-    else
-      for _, period in ipairs(PERIODS) do
-        if not wanted.budgets[period.key] then s.b[period.key] = nil end
-      end
     end
     scope.L, scope.dirty = wanted, true
-    -- Budgets that are new begin now.
+    -- Budgets that are new begin now; one that is taken away is kept, for the calls that were counted by it, and for the day it is put back.
     tick(scope)
   end
   redis.call('HSET', KEYS[2], id, cmsgpack.pack(wanted))
