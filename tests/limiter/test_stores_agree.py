@@ -184,7 +184,9 @@ def _walk(both: Lockstep, chance: random.Random) -> None:
             both.override(chance.choice("abc"), chance.choice([None, *OverrideMode]), chance.choice([1.0, 8.0]))
         else:
             both.follow(chance.choice(OTHERS))
-        both.agree()
+        # Looking lets time have its effect and forgets what is old, so it must not happen everywhere.
+        if chance.random() < 0.6:
+            both.agree()
 
 
 @pytest.fixture(scope="module")
