@@ -62,7 +62,9 @@ def up(
     from collections.abc import AsyncIterator  # noqa: PLC0415 - see the top
     from contextlib import asynccontextmanager  # noqa: PLC0415 - see the top
 
+    from services.chassis.configuration import configuration_file  # noqa: PLC0415 - see the top
     from services.chassis.logs import set_up_logs  # noqa: PLC0415 - see the top
+    from services.chassis.reloading import ConfigurationSource  # noqa: PLC0415 - see the top
     from services.chassis.server import RunningServer, run  # noqa: PLC0415 - see the top
     from services.cli.up import running  # noqa: PLC0415 - see the top
 
@@ -72,7 +74,8 @@ def up(
 
         @asynccontextmanager
         async def services() -> AsyncIterator[RunningServer]:
-            async with running(configuration, port_base=port_base) as started:
+            source = ConfigurationSource(file=configuration_file(config), read=lambda: _configuration(config))
+            async with running(configuration, port_base=port_base, source=source) as started:
                 for name, address in started.addresses().items():
                     typer.echo(f"{name} {address}")
                 typer.echo(f"model {started.model_url or 'none'}")

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from services.chassis.configuration import Configuration
+from services.chassis.reloading import ConfigurationSource
 from services.chassis.server import RunningServer
 from services.cli import local_model
 from services.cli.addresses import SERVICES, consecutive
@@ -38,11 +39,13 @@ class Running:
 
 
 @asynccontextmanager
-async def running(configuration: Configuration, *, port_base: int | None = None, embedded_model: bool = True) -> AsyncIterator[Running]:
+async def running(
+    configuration: Configuration, *, port_base: int | None = None, embedded_model: bool = True, source: ConfigurationSource | None = None
+) -> AsyncIterator[Running]:
     """Run the services while the context is open; they stop in the reverse order, each draining first.
 
-    `port_base` puts them on that port of 127.0.0.1 and the next three; 0 takes any that are free; None takes the configured addresses. Raises
-    `CannotListenError` or, for the embedded model, `CommandError`.
+    `port_base` puts them on that port of 127.0.0.1 and the next three; 0 takes any that are free; None takes the configured addresses. Limits are read again
+    from the source, where there is one. Raises `CannotListenError` or, for the embedded model, `CommandError`.
     """
     async with AsyncExitStack() as stack:
         url = None
@@ -51,7 +54,7 @@ async def running(configuration: Configuration, *, port_base: int | None = None,
             configuration = _with_model_at(configuration, url)
         listen: Mapping[str, str | None] = dict.fromkeys(SERVICES) if port_base is None else consecutive(port_base)
         # From the inside out, so that each knows the real addresses of those it calls.
-        permits = await stack.enter_async_context(limiter(configuration, listen=listen["limiter"]))
+        permits = await stack.enter_async_context(limiter(configuration, listen=listen["limiter"], source=source))
         configuration = _section(configuration, "refiner", limiter=permits.address)
         refining = await stack.enter_async_context(refiner(configuration, listen=listen["refiner"]))
         configuration = _section(configuration, "orchestrator", limiter=permits.address, refiner=refining.address)

@@ -10,8 +10,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from ensemble.v1 import gateway_service_pb2, gateway_service_pb2_grpc
+from ensemble.v1 import gateway_service_pb2, gateway_service_pb2_grpc, limiter_service_pb2, limiter_service_pb2_grpc
 from services.chassis.configuration import Configuration, load_configuration
+from services.chassis.reloading import ConfigurationSource
 from services.chassis.server import CannotListenError
 from services.cli import local_model
 from services.cli.up import PACKAGED_URL, running, wants_embedded_model
@@ -68,6 +69,26 @@ async def test_configured_addresses_are_used_and_wired() -> None:
         stub: gateway_service_pb2_grpc.GatewayServiceAsyncStub = gateway_service_pb2_grpc.GatewayServiceStub(channel)
         response = await stub.Generate(gateway_service_pb2.GenerateRequest(prompt="What?"), timeout=10, wait_for_ready=True)
         assert response.answer == "an answer from writer"
+
+
+async def test_limits_are_read_again(tmp_path: Path) -> None:
+    """A changed file changes the limits of the limiter that runs here."""
+    file = tmp_path / "ensemble.yaml"
+    file.touch()
+    async with FakeProvider() as provider:
+        changed = configured(provider, models={"alpha": {"limits": {"concurrency": 7}}})
+        source = ConfigurationSource(file=file, read=lambda: changed)
+        async with (
+            running(configured(provider), port_base=0, embedded_model=False, source=source) as services,
+            grpc.aio.insecure_channel(services.limiter.address) as channel,
+        ):
+            stub: limiter_service_pb2_grpc.LimiterServiceAsyncStub = limiter_service_pb2_grpc.LimiterServiceStub(channel)
+            file.write_text("changed", encoding="utf-8")
+            async with asyncio.timeout(30):
+                async for state in stub.WatchState(limiter_service_pb2.WatchStateRequest(models=["alpha"])):
+                    levels = [level.limit for model in state.models for level in model.limits if level.name == "concurrency"]
+                    if state.config_version == 2 and levels == [7]:
+                        break
 
 
 async def test_a_taken_port_stops_those_that_ran() -> None:
