@@ -6,7 +6,7 @@ UV_VENV := .cache/uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench check lint type proto proto-check breaking lock-check lock clean
+.PHONY: help setup demo test up bench bench-limiter history check lint type proto proto-check breaking lock-check lock clean
 
 # .venv keeps the Python it was made with until another one is asked for.
 ifneq ($(origin PYTHON),undefined)
@@ -17,7 +17,7 @@ endif
 PYTHON ?= $(or $(shell cat $(VENV)/.python 2>/dev/null),python3)
 
 help: ## Show this help
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv with everything, at the locked versions
 
@@ -42,6 +42,14 @@ test: $(STAMP) ## Run all tests, with branch coverage
 
 bench: $(STAMP) ## Measure the main job beside a naive client
 	@$(BIN)/python -m bench
+
+bench-limiter: $(STAMP) ## Measure the limiter beside a bare echo, with its state in memory and in Redis
+	@$(BIN)/python -m bench.limiter
+
+OPS ?= 1500
+REPLICAS ?= 2
+history: $(STAMP) ## Drive several limiters over one Redis, with crashes and kills, and check the history (OPS=1500 REPLICAS=2)
+	@$(BIN)/python -m bench.history --ops $(OPS) --replicas $(REPLICAS)
 
 check: lint type proto-check breaking lock-check ## Everything that guards main except the tests
 

@@ -45,7 +45,8 @@ async def reloading(
     heeds_signals = threading.current_thread() is threading.main_thread()
     if heeds_signals:
         loop.add_signal_handler(signal.SIGHUP, told.set)
-    watcher = asyncio.create_task(_watch(source, apply, told, interval_seconds), name="configuration-watcher")
+    # Looked at here, not when the task has its first turn: a change in between would be missed.
+    watcher = asyncio.create_task(_watch(source, _look(source.file), apply, told, interval_seconds), name="configuration-watcher")
     try:
         yield
     finally:
@@ -56,8 +57,9 @@ async def reloading(
             loop.remove_signal_handler(signal.SIGHUP)
 
 
-async def _watch(source: ConfigurationSource, apply: Callable[[Configuration], Awaitable[None]], told: asyncio.Event, interval_seconds: float) -> None:
-    seen = _look(source.file)
+async def _watch(
+    source: ConfigurationSource, seen: object, apply: Callable[[Configuration], Awaitable[None]], told: asyncio.Event, interval_seconds: float
+) -> None:
     while True:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(interval_seconds):

@@ -2,7 +2,7 @@
 -- numbers stay below 2^53, so that they are exact although Lua's numbers are floats.
 
 -- What every part below goes by; set in 8_main.lua, once for each run of the script.
-local ARGS, RULES, CLOCK, NOW, UTC, LEARNING, AUDITED
+local ARGS, AT, RULES, CLOCK, NOW, UTC, LEARNING, AUDITED
 
 local UNIT = 60000000
 local DEEPEST_DEBT = -30000000 * UNIT

@@ -5,9 +5,8 @@ local MOST_SWEPT = 100
 
 local scopes = {}
 
-local function has_rates(scope)
-  return {{'rq', scope.L.rpm, scope.L.burst, 'requests_per_minute'}, {'tk', scope.L.tpm, scope.L.tpm, 'tokens_per_minute'}}
-end
+-- Of each rate: where its bucket is in the state, and where rate and capacity are in the limits.
+local RATES = {{s = 'rq', rate = 'rpm', capacity = 'burst', name = 'requests_per_minute'}, {s = 'tk', rate = 'tpm', capacity = 'tpm', name = 'tokens_per_minute'}}
 
 local function fresh_state(L, now)
   local s = {}
@@ -49,9 +48,8 @@ end
 
 local function tick(scope)
   local L, s = scope.L, scope.s
-  for _, rate in ipairs(has_rates(scope)) do
-    if rate[2] then refill(s[rate[1]], rate[2], rate[3], NOW) end
-  end
+  if L.rpm then refill(s.rq, L.rpm, L.burst, NOW) end
+  if L.tpm then refill(s.tk, L.tpm, L.tpm, NOW) end
   if L.breaker then
     if s.ov and NOW >= s.ou then
       s.ov, s.ou = nil, nil
@@ -72,10 +70,7 @@ end
 -- Returns nil for a scope whose limits the store does not know.
 local function scope_of(id)
   if scopes[id] ~= nil then return scopes[id] or nil end
-  local at = nil
-  for i, known in ipairs(ARGS.scopes) do
-    if known == id then at = i end
-  end
+  local at = AT[id]
   local limits = at and redis.call('HGET', KEYS[2], id)
   if not limits then
     scopes[id] = false
@@ -93,7 +88,8 @@ end
 
 local function save_all()
   for _, scope in pairs(scopes) do
-    if scope and scope.dirty then redis.call('SET', scope.key, cmsgpack.pack(scope.s)) end
+    -- A turn is kept even if it was time that brought it about, and nothing else happened.
+    if scope and (scope.dirty or (scope.s.br and scope.s.br.g ~= scope.generation)) then redis.call('SET', scope.key, cmsgpack.pack(scope.s)) end
   end
 end
 

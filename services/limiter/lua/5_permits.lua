@@ -9,16 +9,39 @@ local function forget_old()
   end
 end
 
-local function remember(kind, hash, name, value, forget_at)
+-- What is to be remembered is written once at the end; until then it is found here. By kind, "p" for permits and "r" for requests, and name.
+local unwritten = {p = {}, r = {}}
+local HASHES = {p = KEYS[3], r = KEYS[4]}
+
+local function remember(kind, name, value, forget_at)
   value.f = forget_at
-  redis.call('HSET', hash, name, cmsgpack.pack(value))
-  redis.call('ZADD', KEYS[5], string.format('%.0f', forget_at), kind .. name)
+  unwritten[kind][name] = value
 end
 
-local function recall(hash, name)
-  local packed = redis.call('HGET', hash, name)
-  local value = packed and cmsgpack.unpack(packed)
+local function recall(kind, name)
+  local packed = not unwritten[kind][name] and redis.call('HGET', HASHES[kind], name)
+  local value = packed and cmsgpack.unpack(packed) or unwritten[kind][name]
   if value and value.f > NOW then return value end
+end
+
+-- A command takes so many of what unpack() can put on the stack at once.
+local MOST_AT_ONCE = 1000
+
+local function write_in_parts(command, key, words)
+  for from = 1, #words, MOST_AT_ONCE do redis.call(command, key, unpack(words, from, math.min(#words, from + MOST_AT_ONCE - 1))) end
+end
+
+local function write_remembered()
+  local forgets = {}
+  for kind, values in pairs(unwritten) do
+    local words = {}
+    for name, value in pairs(values) do
+      words[#words + 1], words[#words + 2] = name, cmsgpack.pack(value)
+      forgets[#forgets + 1], forgets[#forgets + 2] = string.format('%.0f', value.f), kind .. name
+    end
+    write_in_parts('HSET', HASHES[kind], words)
+  end
+  write_in_parts('ZADD', KEYS[5], forgets)
 end
 
 local function audit(op, permit, record, more)

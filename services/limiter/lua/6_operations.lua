@@ -40,7 +40,7 @@ local function acquire()
   for i, spec in ipairs(ARGS.specs) do
     if not scope_of(spec.scope) then return redis.error_reply('UNKNOWN ' .. (i - 1)) end
   end
-  local batch = recall(KEYS[4], ARGS.request)
+  local batch = recall('r', ARGS.request)
   if batch and batch.specs ~= ARGS.fingerprint then return redis.error_reply('OTHER specs') end
   local lease_end = NOW + math.min(ARGS.lease, RULES.longest_lease)
   local decisions, fresh, ids, count = {}, {}, {}, 0
@@ -48,7 +48,7 @@ local function acquire()
     local known = batch and batch.ids[i] ~= '' and batch.ids[i]
     ids[i] = known or ''
     if known then
-      local record = recall(KEYS[3], known)
+      local record = recall('p', known)
       decisions[i] = record and granted(known, record, left_of(record)) or {1, known, 0, 0, 0, 0, 0, ''}
       count = count + 1
     else
@@ -73,20 +73,20 @@ local function acquire()
       ids[one.at] = one.id
       if one.record.wd then s.sh[one.record.wd] = (s.sh[one.record.wd] or 0) + 1 end
       if one.record.kind == 'FIRST' then add(s.rt, one.scope.L.retries, one.scope.L.retry_parts) end
-      remember('p', KEYS[3], one.id, one.record, lease_end + RULES.grace)
+      remember('p', one.id, one.record, lease_end + RULES.grace)
       audit('grant', one.id, one.record, {
         tokens = one.record.tokens, cost = one.record.cost, lease_end = lease_end, probe = one.record.probe and 1 or 0, state = s.br.s,
         shadow = one.record.wd or '',
       })
     end
     if tenant then tenant.dirty = true end
-    remember('r', KEYS[4], ARGS.request, {specs = ARGS.fingerprint, ids = ids}, batch and batch.f or NOW + RULES.window)
+    remember('r', ARGS.request, {specs = ARGS.fingerprint, ids = ids}, batch and batch.f or NOW + RULES.window)
   end
   return decisions
 end
 
 local function settle(report)
-  local record = recall(KEYS[3], report.id)
+  local record = recall('p', report.id)
   local scope = record and scope_of(record.m)
   local tenant = record and record.t and scope_of(record.t)
   if not scope or (record.t and not tenant) then return 'UNKNOWN' end
@@ -104,7 +104,7 @@ local function settle(report)
     tenant.dirty = true
   end
   record.st = SETTLED
-  remember('p', KEYS[3], report.id, record, NOW + RULES.window)
+  remember('p', report.id, record, NOW + RULES.window)
   audit(late and 'late' or 'settle', report.id, record, {used = report.used or -1, tokens = record.tokens, cost = report.cost or record.cost, result = report.result})
   return late and 'LATE' or 'SETTLED'
 end
@@ -118,7 +118,7 @@ end
 local function release()
   local settlements = {}
   for i, id in ipairs(ARGS.permits) do
-    local record = recall(KEYS[3], id)
+    local record = recall('p', id)
     local scope = record and scope_of(record.m)
     local tenant = record and record.t and scope_of(record.t)
     if not scope or (record.t and not tenant) then
@@ -130,7 +130,7 @@ local function release()
       scope.dirty = true
       if tenant then tenant.dirty = true end
       record.st = RELEASED
-      remember('p', KEYS[3], id, record, NOW + RULES.window)
+      remember('p', id, record, NOW + RULES.window)
       audit('release', id, record, {tokens = record.tokens, cost = record.cost})
       settlements[i] = 'SETTLED'
     end
@@ -142,7 +142,7 @@ local function renew()
   local lease = math.min(ARGS.lease, RULES.longest_lease)
   local leases = {}
   for i, id in ipairs(ARGS.permits) do
-    local record = recall(KEYS[3], id)
+    local record = recall('p', id)
     local scope = record and scope_of(record.m)
     local tenant = record and record.t and scope_of(record.t)
     leases[i] = -1
@@ -154,7 +154,7 @@ local function renew()
         scope.dirty = true
       end
       if tenant then hold(tenant, tenant_member(id, record), record['end']) end
-      remember('p', KEYS[3], id, record, record['end'] + RULES.grace)
+      remember('p', id, record, record['end'] + RULES.grace)
       audit('renew', id, record, {lease_end = record['end']})
       leases[i] = lease
     end
@@ -170,8 +170,8 @@ local function model_state(scope)
   local shadow = {}
   for reason, count in pairs(s.sh) do shadow[#shadow + 1] = {reason, count} end
   local levels = {}
-  for _, rate in ipairs(has_rates(scope)) do
-    if rate[2] then levels[#levels + 1] = {rate[4], rate[2], remaining(s[rate[1]]), rate[2]} end
+  for _, rate in ipairs(RATES) do
+    if L[rate.rate] then levels[#levels + 1] = {rate.name, L[rate.rate], remaining(s[rate.s]), L[rate.rate]} end
   end
   levels[#levels + 1] = {'concurrency', L.concurrency, math.max(0, most - busy), math.min(L.concurrency, most)}
   levels[#levels + 1] = {'retries', L.retries, remaining(s.rt), L.retries}
@@ -185,8 +185,8 @@ local function tenant_state(scope)
   local L, s = scope.L, scope.s
   local levels, budgets = {}, {}
   local busy, most = in_flight(scope), places(scope)
-  for _, rate in ipairs(has_rates(scope)) do
-    if rate[2] then levels[#levels + 1] = {rate[4], rate[2], remaining(s[rate[1]]), rate[2]} end
+  for _, rate in ipairs(RATES) do
+    if L[rate.rate] then levels[#levels + 1] = {rate.name, L[rate.rate], remaining(s[rate.s]), L[rate.rate]} end
   end
   if most then levels[#levels + 1] = {'concurrency', L.concurrency, math.max(0, most - busy), most} end
   for _, period in ipairs(PERIODS) do

@@ -7,14 +7,14 @@ local function follow_scope(id, wanted)
   local scope = packed and scope_of(id)
   if scope then
     local old, s = scope.L, scope.s
-    for _, rate in ipairs({{'rq', 'rpm', 'burst'}, {'tk', 'tpm', 'tpm'}}) do
-      local name, capacity = rate[1], wanted[rate[3]]
-      if not wanted[rate[2]] then
+    for _, rate in ipairs(RATES) do
+      local name, capacity = rate.s, wanted[rate.capacity]
+      if not wanted[rate.rate] then
         s[name] = nil
       elseif not s[name] then
         s[name] = new_bucket(capacity, NOW, LEARNING)
-      elseif old[rate[2]] ~= wanted[rate[2]] or old[rate[3]] ~= capacity then
-        resize(s[name], old[rate[2]], old[rate[3]], capacity, NOW)
+      elseif old[rate.rate] ~= wanted[rate.rate] or old[rate.capacity] ~= capacity then
+        resize(s[name], old[rate.rate], old[rate.capacity], capacity, NOW)
       end
     end
     if wanted.breaker then

@@ -14,7 +14,8 @@ local function read_clock()
 end
 
 local function begin(operation)
-  ARGS = cjson.decode(ARGV[2])
+  ARGS, AT = cjson.decode(ARGV[2]), {}
+  for i, id in ipairs(ARGS.scopes) do AT[id] = i end
   local packed = redis.call('HGET', KEYS[2], 'rules')
   RULES = ARGS.rules or packed and cmsgpack.unpack(packed) or {longest_lease = 0}
   CLOCK = read_clock()
@@ -37,8 +38,9 @@ local OPERATIONS = {acquire = acquire, report = report, release = release, renew
 local refused = begin(ARGV[1])
 if refused then return refused end
 local reply = OPERATIONS[ARGV[1]]()
--- What time alone has changed is kept even where the operation was refused.
+-- Leases that have ended are no longer there, so what came of that is kept even where the operation was refused.
 save_all()
+write_remembered()
 audit_turns()
 forget_old()
 redis.call('SET', KEYS[1], cmsgpack.pack(CLOCK))
