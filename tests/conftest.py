@@ -5,6 +5,13 @@ from collections.abc import Generator
 from typing import TypeVar
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long an example takes says more about the machine than about the code. The parent is Hypothesis's own choice: with CI set, one without chance.
+settings.register_profile(
+    "ensemble", settings.get_profile("ci" if os.environ.get("CI") else "default"), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("ensemble")
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
