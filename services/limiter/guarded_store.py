@@ -68,7 +68,10 @@ class DownPolicies:
 
 
 def local_limits(limits: Limits, policies: DownPolicies) -> Limits:
-    """Return each process's part of the limits: the parts of all replicas together are never more than the share. A part may be 0, which nothing passes."""
+    """Return each process's part of the limits: the parts of all replicas together are never more than the share. A part may be 0, which nothing passes.
+
+    Limits that are only measured stay whole: they deny nothing in any case.
+    """
 
     def part(limit: int | None, policy: DownPolicy) -> int | None:
         return None if limit is None or policy == "allow" else floor(limit * policies.share / policies.replicas)
@@ -96,8 +99,8 @@ def local_limits(limits: Limits, policies: DownPolicies) -> Limits:
 
     return replace(
         limits,
-        models={name: model(one) for name, one in limits.models.items()},
-        tenants={name: tenant(one) for name, one in limits.tenants.items()},
+        models={name: one if one.metrics_only else model(one) for name, one in limits.models.items()},
+        tenants={name: one if one.metrics_only else tenant(one) for name, one in limits.tenants.items()},
     )
 
 
@@ -233,7 +236,7 @@ class GuardedStore:
             # Another part of the batch may be forbidden when the request is repeated, after new limits; it is another batch then.
             part = "".join("01"[one] for one in forbidden) if any(forbidden) else ""
             told = self._local.acquire(replace(request, specs=allowed, request_id=request.request_id + part)).decisions
-        decisions = iter(told)
+        decisions = iter(one if isinstance(one, Permit) else self._honest(one, spec, request.tenant) for spec, one in zip(allowed, told, strict=True))
         return AcquireReply(
             decisions=tuple(self._store_down(spec) if no else next(decisions) for spec, no in zip(request.specs, forbidden, strict=True)),
             degraded=True,
@@ -245,8 +248,10 @@ class GuardedStore:
         model = self._local.limits.models.get(spec.model)
         if model is None:
             return False
-        scopes: list[tuple[RateLimits, int | None]] = [(model, model.concurrency)]
         share = self._local.limits.tenants.get(tenant or DEFAULT_TENANT)
+        if share is not None and share.metrics_only:
+            share = None
+        scopes: list[tuple[RateLimits, int | None]] = [] if model.metrics_only else [(model, model.concurrency)]
         if share is not None:
             scopes.append((share, share.concurrency))
         for limits, places in scopes:
@@ -257,6 +262,16 @@ class GuardedStore:
                 return True
         budgets = [] if share is None else [share.budget_per_day, share.budget_per_month]
         return self._policies.budgets == "deny" and spec.cost_micro_usd > 0 and any(budget is not None for budget in budgets)
+
+    def _honest(self, denial: Denial, spec: PermitSpec, tenant: str) -> Denial:
+        """Return the denial, or, where a call is too large for the share but not for the whole limit, one that says that waiting for the store helps."""
+        model, share = self._limits.models[spec.model], self._limits.tenants.get(tenant or DEFAULT_TENANT)
+        tokens = spec.input_tokens + spec.max_output_tokens
+        whole = [(tokens, model.tokens_per_minute)]
+        if share is not None:
+            whole += [(tokens, share.tokens_per_minute), (spec.cost_micro_usd, share.budget_per_day), (spec.cost_micro_usd, share.budget_per_month)]
+        fits = all(limit is None or need <= limit for need, limit in whole)
+        return self._store_down(spec) if denial.reason is DenialReason.TOO_LARGE and fits else denial
 
     def _store_down(self, spec: PermitSpec) -> Denial:
         wait = max(self._breaker.wait(self._now()) / SECOND, STORE_BREAKER.open_seconds)

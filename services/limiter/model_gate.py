@@ -61,6 +61,7 @@ class ModelGate:
         self._throttles = 0
         self._override: OverrideMode | None = None
         self._override_until = 0
+        self._ticked: int | None = None
         self._shadow: dict[DenialReason, int] = {}
 
     @property
@@ -80,7 +81,10 @@ class ModelGate:
         self._limits = limits
 
     def tick(self, now: int) -> None:
-        """Let time have its effect."""
+        """Let time have its effect; it has none twice at the same time, as a batch asks for it."""
+        if now == self._ticked:
+            return
+        self._ticked = now
         if self._override is not None and now >= self._override_until:
             self._override = None
             self._breaker.begin_anew()

@@ -30,6 +30,7 @@ class TenantGate:
         self._scope = f"tenant/{tenant}"
         self._rates = Rates(self._scope, limits, now)
         self._leases = Leases()
+        self._ticked: tuple[int, int] | None = None
         self._budgets: dict[str, Budget] = {}
         """Every one there ever was: calls end that were counted by one that has been taken away, and it may be put back."""
         self._enforced: dict[str, Budget] = {}
@@ -54,7 +55,10 @@ class TenantGate:
         self._limits = limits
 
     def tick(self, now: int, utc: int) -> None:
-        """Let time have its effect."""
+        """Let time have its effect; it has none twice at the same time, as a batch asks for it."""
+        if (now, utc) == self._ticked:
+            return
+        self._ticked = (now, utc)
         self._rates.refill(now)
         for budget in self._budgets.values():
             budget.roll(utc)

@@ -1,7 +1,7 @@
 """The breaker, transition by transition; the names are those of the table in its module."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.limiter.breaker import Breaker
@@ -108,6 +108,21 @@ def test_t1_old_calls_leave_the_window() -> None:
     assert driven.breaker.state is CLOSED
 
 
+def test_t1_each_slice_leaves_the_window_by_itself() -> None:
+    """What was counted later stays longer, to the second."""
+    driven = Driven()
+    driven.call(CallResult.FAILURE)
+    driven.tick(60)
+    driven.call(CallResult.FAILURE)
+    driven.tick(59.999)
+    driven.call(CallResult.SUCCESS, latency=30.0)
+    assert driven.breaker.counts(driven.us) == (3, 2, 1)
+    driven.tick(0.001)
+    assert driven.breaker.counts(driven.us) == (2, 1, 1)
+    driven.tick(60)
+    assert driven.breaker.counts(driven.us) == (1, 0, 1)
+
+
 def test_t2_failures_in_a_row_open() -> None:
     """Five in a row open a quiet model's breaker; a success in between starts the count anew."""
     driven = Driven()
@@ -148,6 +163,14 @@ def test_t6_one_probe_at_a_time() -> None:
     assert driven.breaker.wait(driven.us) == 7 * SECOND
 
 
+def test_t6_only_a_half_open_breaker_has_probes() -> None:
+    """Calls of a closed one decide nothing by themselves."""
+    driven = Driven()
+    assert not driven.breaker.admit("p", 60 * SECOND)
+    assert driven.breaker.probes == 0
+    assert driven.half_opened().breaker.admit("q", 60 * SECOND)
+
+
 def test_t7_good_probes_close_and_the_load_comes_back_slowly() -> None:
     """Two good probes close it with a clear window; calls at once then grow from one."""
     driven = Driven().half_opened()
@@ -159,6 +182,18 @@ def test_t7_good_probes_close_and_the_load_comes_back_slowly() -> None:
     assert driven.breaker.ramp == 1
     driven.call(CallResult.SUCCESS)
     assert driven.breaker.ramp == 2
+
+
+def test_t7_a_closed_breaker_counts_anew() -> None:
+    """Failures in a row from before it opened do not count: it takes all five again."""
+    driven = Driven().half_opened()
+    driven.call(CallResult.SUCCESS)
+    driven.call(CallResult.SUCCESS)
+    for _ in range(4):
+        driven.call(CallResult.FAILURE)
+        assert driven.breaker.state is CLOSED
+    driven.call(CallResult.FAILURE)
+    assert driven.breaker.state is OPEN
 
 
 @pytest.mark.parametrize(("result", "latency"), [(CallResult.FAILURE, 1.0), (CallResult.TIMEOUT, 1.0), (CallResult.SUCCESS, 30.0)])
@@ -244,6 +279,24 @@ def test_t13_health_forgets_openings() -> None:
     assert driven.breaker.open_count == 0
 
 
+def test_t13_only_a_closed_breaker_forgets() -> None:
+    """Time that passes open or half-open heals nothing, and one healthy while forgets one opening, however often somebody looks."""
+    driven = Driven().half_opened()
+    driven.tick(1000)
+    driven.call(CallResult.FAILURE)
+    assert (driven.breaker.open_count, driven.breaker.wait(driven.us)) == (2, 10 * SECOND)
+    driven.tick(1000)
+    driven.call(CallResult.SUCCESS)
+    driven.call(CallResult.SUCCESS)
+    driven.tick(10)
+    for _ in range(9):
+        driven.tick(1)
+        assert driven.breaker.open_count == 1
+    driven.tick(1)
+    assert driven.breaker.open_count == 0
+
+
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([*CallResult, "lapse", "release", "wait"]), st.floats(0, 40)), max_size=60))
 def test_invariants_hold_over_any_history(history: list[tuple[CallResult | str, float]]) -> None:
     """I8 and L2: at most one probe is out, generations only grow, OPEN and HALF_OPEN are always left."""
@@ -269,3 +322,14 @@ def test_invariants_hold_over_any_history(history: list[tuple[CallResult | str, 
         if driven.breaker.wait(driven.us) == 0:
             driven.call(CallResult.SUCCESS)
     assert driven.breaker.state is CLOSED
+
+
+def test_slices_of_another_length_are_dropped() -> None:
+    """Their numbers mean other times; with the same length they stay, whatever else changes."""
+    driven = Driven()
+    driven.tick(100)
+    driven.call(CallResult.FAILURE)
+    driven.breaker.follow(BreakerRules(minimum_calls=3))
+    assert driven.breaker.counts(driven.us) == (1, 1, 0)
+    driven.breaker.follow(BreakerRules(bucket_seconds=30))
+    assert driven.breaker.counts(driven.us) == (0, 0, 0)

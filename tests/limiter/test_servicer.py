@@ -73,7 +73,7 @@ async def test_a_permits_life_over_the_wire(stub: Any) -> None:
     assert granted[0].permit.lease_ttl.seconds == 60
     state = (await stub.GetState(pb.GetStateRequest(models=["alpha"]))).models[0]
     assert (state.in_flight, state.breaker.state) == (1, model_state_pb2.BREAKER_STATE_CLOSED)
-    assert {level.name: level.remaining for level in state.limits} == {"requests_per_minute": 99, "concurrency": 4}
+    assert {level.name: level.remaining for level in state.limits} == {"requests_per_minute": 99, "concurrency": 4, "retries": 10}
     renewal = (await stub.RenewPermits(pb.RenewPermitsRequest(permit_ids=[first, "x"], lease_ttl=Duration(seconds=30)))).renewals
     assert [(one.renewed, one.lease_ttl.seconds) for one in renewal] == [(True, 30), (False, 0)]
     report = pb.ReportOutcomesRequest(outcomes=[permit_pb2.PermitOutcome(permit_id=first, result=permit_pb2.CALL_RESULT_SUCCESS)])
@@ -81,13 +81,6 @@ async def test_a_permits_life_over_the_wire(stub: Any) -> None:
     assert list((await stub.ReportOutcomes(report)).settlements) == [permit_pb2.SETTLEMENT_DUPLICATE]
     assert list((await stub.ReleasePermits(pb.ReleasePermitsRequest(permit_ids=[second]))).settlements) == [permit_pb2.SETTLEMENT_SETTLED]
     assert [model.in_flight for model in (await stub.GetState(pb.GetStateRequest())).models] == [0, 0, 0, 0]
-
-
-async def test_what_is_not_served_yet_says_so(stub: Any) -> None:
-    """UNIMPLEMENTED with a reason, for the stream too."""
-    failure = await _failure(stub.SetOverride(pb.SetOverrideRequest(model="alpha")))
-    assert (failure.code, failure.reason, failure.metadata) == ("UNIMPLEMENTED", "UNSUPPORTED", {"rpc": "SetOverride"})
-    assert (await _failure(stub.WatchState(pb.WatchStateRequest()).read())).code == "UNIMPLEMENTED"
 
 
 LONG = "x" * 129
@@ -128,22 +121,65 @@ BAD: dict[str, tuple[str, Any, list[str]]] = {
     "renew nothing": ("RenewPermits", pb.RenewPermitsRequest(permit_ids=["", LONG]), ["permit_ids[0]", "permit_ids[1]", "lease_ttl"]),
     "release nothing": ("ReleasePermits", pb.ReleasePermitsRequest(), ["permit_ids"]),
     "too many models": ("GetState", pb.GetStateRequest(models=["alpha"] * 257), ["models"]),
+    "too many tenants": ("GetState", pb.GetStateRequest(models=[""], tenants=["t"] * 257), ["models[0]", "tenants"]),
+    "a thousand": ("AcquirePermits", _acquire(*["alpha"] * 1000), ["specs"]),
+    "a lease of zero": ("AcquirePermits", _acquire("alpha", lease_ttl=Duration()), ["lease_ttl"]),
+    "a lease of before": ("AcquirePermits", _acquire("alpha", lease_ttl=Duration(seconds=-5)), ["lease_ttl"]),
+    "an override of nothing": ("SetOverride", pb.SetOverrideRequest(mode=model_state_pb2.OVERRIDE_MODE_DISABLED), ["model", "ttl"]),
+    "an unknown mode": ("SetOverride", pb.SetOverrideRequest(model=LONG, mode=99, ttl=Duration(seconds=86_401)), ["model", "mode", "ttl"]),  # type: ignore[arg-type] # on purpose
+    "an override too short": (
+        "SetOverride",
+        pb.SetOverrideRequest(model="alpha", mode=model_state_pb2.OVERRIDE_MODE_FORCED_OPEN, ttl=Duration(nanos=999_999_999)),
+        ["ttl"],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", BAD)
 async def test_bad_input_names_every_field(stub: Any, name: str) -> None:
-    """All mistakes at once, each with its path; nothing is charged."""
+    """All mistakes at once, each with its path; no counter moves."""
     rpc, request, fields = BAD[name]
+    before = await stub.GetState(pb.GetStateRequest())
     failure = await _failure(getattr(stub, rpc)(request))
     assert (failure.code, list(failure.violations)) == ("INVALID_ARGUMENT", fields)
-    assert [model.in_flight for model in (await stub.GetState(pb.GetStateRequest())).models] == [0, 0, 0, 0]
+    assert all(failure.violations.values())
+    assert await stub.GetState(pb.GetStateRequest()) == before
 
 
 async def test_an_unknown_model_is_not_found(stub: Any) -> None:
     """It is named; for the state too."""
-    assert (await _failure(stub.AcquirePermits(_acquire("nobody")))).code == "NOT_FOUND"
+    before = await stub.GetState(pb.GetStateRequest())
+    assert (await _failure(stub.AcquirePermits(_acquire("alpha", "nobody")))).code == "NOT_FOUND"
     assert (await _failure(stub.GetState(pb.GetStateRequest(models=["nobody"])))).code == "NOT_FOUND"
+    assert await stub.GetState(pb.GetStateRequest()) == before
+
+
+async def test_a_request_id_that_was_used_for_something_else_is_refused(stub: Any) -> None:
+    """With other models, other numbers or fewer specs; the same again gets the same permits, and nothing is charged for any of it."""
+    granted = await stub.AcquirePermits(_acquire("alpha", "beta"))
+    before = await stub.GetState(pb.GetStateRequest())
+    more = pb.AcquirePermitsRequest(request_id="r", specs=[permit_pb2.PermitSpec(model="alpha", input_tokens=1), permit_pb2.PermitSpec(model="beta")])
+    for other in (_acquire("alpha"), _acquire("beta", "alpha"), more):
+        failure = await _failure(stub.AcquirePermits(other))
+        assert (failure.code, list(failure.violations)) == ("INVALID_ARGUMENT", ["request_id"])
+    again = await stub.AcquirePermits(_acquire("alpha", "beta"))
+    assert [one.permit.permit_id for one in again.decisions] == [one.permit.permit_id for one in granted.decisions]
+    assert await stub.GetState(pb.GetStateRequest()) == before
+
+
+async def test_forged_permits_are_unknown_and_move_nothing(stub: Any) -> None:
+    """Made-up ids, and real ones with a letter more, are nobody's: not settled, not given back, not renewed."""
+    real = (await stub.AcquirePermits(_acquire("alpha"))).decisions[0].permit.permit_id
+    before = await stub.GetState(pb.GetStateRequest())
+    forged = [real + "0", real[:-1], real.upper() + "!", "p1", "unstored-1", "'; --", "../" + real]
+    outcomes = [OUTCOME(permit_id=one, result=permit_pb2.CALL_RESULT_FAILURE, input_tokens=10_000, cost_micro_usd=10**9) for one in forged]
+    settlements = (await stub.ReportOutcomes(pb.ReportOutcomesRequest(outcomes=outcomes))).settlements
+    assert list(settlements) == [permit_pb2.SETTLEMENT_UNKNOWN] * len(forged)
+    settlements = (await stub.ReleasePermits(pb.ReleasePermitsRequest(permit_ids=forged))).settlements
+    assert list(settlements) == [permit_pb2.SETTLEMENT_UNKNOWN] * len(forged)
+    renewals = (await stub.RenewPermits(pb.RenewPermitsRequest(permit_ids=forged, lease_ttl=Duration(seconds=9)))).renewals
+    assert not any(renewal.renewed for renewal in renewals)
+    assert await stub.GetState(pb.GetStateRequest()) == before
 
 
 async def test_a_breaker_over_real_calls(stub: Any, clock: Clock) -> None:

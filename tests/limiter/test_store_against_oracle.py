@@ -3,6 +3,7 @@
 The breaker has tests of its own; here calls end in ways that it does not count, so that limits and leases are seen alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import count
@@ -152,12 +153,15 @@ class StoreAgainstOracle(RuleBasedStateMachine):
         numbers = count()
         self.names = count()
         self.oracle = Oracle()
+        self.admitted: dict[str, tuple[str, float]] = {}
+        self.granted = 0
         self.store = Ledger(Limits(models=LIMITS, rules=RULES), clock=lambda: self.now, uniform=lambda low, _: low, new_id=lambda: f"p{next(numbers)}")
 
     @rule(target=permits, batch=st.lists(specs, min_size=1, max_size=4), least=st.integers(0, 4), lease=st.integers(1, 40))
     def acquire(self, batch: list[PermitSpec], least: int, lease: int) -> MultipleResults[str]:
-        """I6, I7: the same decisions; below the least nothing is taken; a repeat returns the same permits."""
+        """The same decisions; below the least nothing is taken (I7); a repeat returns the same permits (I6)."""
         least = min(least, len(batch))
+        before = self.store.state()
         request = AcquireRequest(request_id=f"r{next(self.names)}", specs=tuple(batch), min_granted=least, lease_seconds=float(lease))
         decisions = self.store.acquire(request).decisions
         expected: list[set[DenialReason]] = []
@@ -190,8 +194,14 @@ class StoreAgainstOracle(RuleBasedStateMachine):
             for key, (level, epoch) in saved.items():
                 self.oracle.buckets[key].level, self.oracle.buckets[key].full_since_charge = level, epoch
         elif len(granted) == len(batch):
+            after = self.store.state()
             again = self.store.acquire(request).decisions
             assert [decision.permit_id for decision in again if isinstance(decision, Permit)] == granted
+            assert self.store.state() == after, "I6"
+        if not granted:
+            assert self.store.state() == before, "I7"
+        self.granted += len(granted)
+        self.admitted |= {permit: (self.oracle.permits[permit].model, self.now) for permit in granted}
         return multiple(*granted)
 
     @rule(permit=permits, result=st.sampled_from(NEUTRAL), used=st.integers(0, 300))
@@ -199,11 +209,17 @@ class StoreAgainstOracle(RuleBasedStateMachine):
         """The same settlement, also of repeats and late ones."""
         outcome = PermitOutcome(permit_id=permit, result=result, input_tokens=used, output_tokens=0)
         assert self.store.report([outcome]) == (self.oracle.report(permit, result, used),)
+        self._i6_again(lambda: self.store.report([outcome])[0])
 
     @rule(permit=permits)
     def release(self, permit: str) -> None:
         """The same settlement."""
-        assert self.store.release([permit]) == (self.oracle.release(permit),)
+        settlement = self.oracle.release(permit)
+        assert self.store.release([permit]) == (settlement,)
+        if settlement is Settlement.SETTLED:
+            # It was never made.
+            del self.admitted[permit]
+        self._i6_again(lambda: self.store.release([permit])[0])
 
     @rule(permit=permits, lease=st.integers(1, 40))
     def renew(self, permit: str, lease: int) -> None:
@@ -222,11 +238,39 @@ class StoreAgainstOracle(RuleBasedStateMachine):
         for _ in range(round(seconds * 4)):
             self.oracle.pass_time(Fraction(1, 4))
 
+    def _i6_again(self, repeat: Callable[[], Settlement]) -> None:
+        """I6: what is said twice has no effect, and is known as a repeat."""
+        after = self.store.state()
+        assert repeat() is not Settlement.SETTLED
+        assert self.store.state() == after
+
     @invariant()
-    def the_states_agree(self) -> None:
-        """I1, I3, I5: in flight and levels are the same, and in flight never exceeds the limit."""
+    def i1_in_flight_is_within_the_limit(self) -> None:
+        """I1: what is under way is what the oracle holds, and never more than the limit."""
         for state in self.store.state().models:
             assert state.in_flight == self.oracle.in_flight(state.model) <= LIMITS[state.model].concurrency
+
+    @invariant()
+    def i2_requests_are_within_burst_and_rate(self) -> None:
+        """I2: in every interval that ends now no more requests were admitted than the burst and the rate allow; released ones were not made."""
+        for model, limits in LIMITS.items():
+            if limits.requests_per_minute is not None:
+                times = sorted((at for admitted, at in self.admitted.values() if admitted == model), reverse=True)
+                for number, begin in enumerate(times, 1):
+                    assert number <= limits.request_capacity + Fraction(limits.requests_per_minute * (self.now - begin)) / MINUTE
+
+    @invariant()
+    def i5_nothing_is_lost(self) -> None:
+        """I5: what was granted is held, settled, released, expired, or forgotten; each permit is in the state that the oracle has it in."""
+        self.store.state()
+        known = {permit: record.status.name.lower() for permit, record in self.store._records.items()}
+        assert known == {permit: book.status for permit, book in self.oracle.permits.items()}
+        assert len(known) <= self.granted
+
+    @invariant()
+    def i3_levels_are_those_of_the_oracle(self) -> None:
+        """I3: no requests and no tokens come from nowhere, and none are lost."""
+        for state in self.store.state().models:
             for level in state.limits:
                 if level.name not in {"concurrency", "retries"}:
                     bucket = self.oracle.buckets[state.model, level.name.partition("_")[0]]

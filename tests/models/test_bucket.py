@@ -130,3 +130,24 @@ def test_another_size_keeps_the_level() -> None:
     bucket.take(5)
     bucket.refund(charge, 5)
     assert bucket.remaining == 0
+
+
+def test_a_bucket_that_becomes_full_by_shrinking_begins_anew() -> None:
+    """To exactly what is left as well: refunds of charges of before do not count, also after it has been full once more; one that was full stays as it was."""
+    bucket = Bucket(per_minute=60, capacity=10, now=0)
+    charge = bucket.take(4)
+    bucket.resize(per_minute=60, capacity=6, now=0)
+    bucket.take(3)
+    bucket.refund(charge, 4)
+    assert bucket.remaining == 3
+    bucket.refill(MINUTE)
+    bucket.take(3)
+    bucket.refund(charge, 4)
+    assert bucket.remaining == 3
+    first, second = bucket.take(1), bucket.take(1)
+    bucket.refund(first, 1)
+    bucket.add(4 * UNIT)
+    bucket.resize(per_minute=60, capacity=5, now=MINUTE)
+    bucket.take(3)
+    bucket.refund(second, 1)
+    assert bucket.remaining == 3

@@ -5,6 +5,7 @@ from typing import Any
 
 from services.limiter.ledger import Ledger
 from services.limiter.limits import Limits, ModelLimits, PermitRules, TenantLimits
+from services.limiter.obstacle import Uniform
 from services.models.permits import AcquireRequest, CallResult, Denial, ModelState, Permit, PermitOutcome, PermitSpec, Settlement, TenantState
 
 RULES = PermitRules(longest_lease_seconds=100, late_report_grace_seconds=20, idempotency_window_seconds=30)
@@ -27,13 +28,14 @@ class DrivenLedger:
         *,
         rules: PermitRules = RULES,
         begin: float = NOON,
+        uniform: Uniform = least,
     ) -> None:
         """Begin at a time of UTC, in seconds since 1970; the other clock shows 1000 then."""
         self.limits = Limits(models=models or {"m": ModelLimits(concurrency=2)}, tenants=tenants or {}, rules=rules)
         self.now = 1000.0
         self._begin = begin - self.now
         self._granted = self._asked = 0
-        self.ledger = Ledger(self.limits, clock=self.monotonic, wall_clock=self.utc, uniform=least, new_id=self._new_id)
+        self.ledger = Ledger(self.limits, clock=self.monotonic, wall_clock=self.utc, uniform=uniform, new_id=self._new_id)
 
     def monotonic(self) -> float:
         """Tell the time."""
