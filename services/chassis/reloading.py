@@ -74,7 +74,10 @@ async def _watch(
         except ConfigurationError as error:
             _log.error("the configuration is wrong, so the one before it stays: %s", error)
             continue
-        await apply(configuration)
+        try:
+            await apply(configuration)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next change must be seen
+            _log.error("the configuration could not be applied (%s)", type(error).__name__)
 
 
 def _look(file: Path | None) -> object:

@@ -103,4 +103,7 @@ async def _store(settings: LimiterSettings, clock: Callable[[], float], uniform:
 async def _look_now_and_then(store: Store) -> None:
     while True:
         await asyncio.sleep(HEARTBEAT_SECONDS)
-        await store.state()
+        try:
+            await store.state()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next look must come
+            _log.error("the store could not be looked at (%s)", type(error).__name__)

@@ -17,12 +17,13 @@ from math import floor
 from typing import TypeVar
 
 from services.chassis.configuration import DEFAULT_TENANT, DownPolicy
-from services.chassis.errors import DependencyUnavailable
+from services.chassis.errors import DependencyUnavailable, NotFound
 from services.limiter.breaker import Breaker
 from services.limiter.ledger import Ledger, jittered
 from services.limiter.limits import SECOND, BreakerRules, Limits, ModelLimits, RateLimits, TenantLimits
 from services.limiter.obstacle import Uniform
 from services.limiter.store import Store, StoreDown
+from services.limiter.validation import LONGEST_NAME
 from services.models.permits import (
     AcquireReply,
     AcquireRequest,
@@ -229,13 +230,16 @@ class GuardedStore:
 
     def _decide(self, request: AcquireRequest) -> AcquireReply:
         """Decide from the local share; what must not be granted without the store is denied."""
+        if request.tenant and self._limits.tenants and request.tenant not in self._limits.tenants:
+            raise NotFound("tenant", request.tenant)
         forbidden = [self._forbidden(spec, request.tenant) for spec in request.specs]
         allowed = tuple(spec for spec, no in zip(request.specs, forbidden, strict=True) if not no)
         told: tuple[Permit | Denial, ...] = ()
         if allowed:
             # Another part of the batch may be forbidden when the request is repeated, after new limits; it is another batch then.
-            part = "".join("01"[one] for one in forbidden) if any(forbidden) else ""
-            told = self._local.acquire(replace(request, specs=allowed, request_id=request.request_id + part)).decisions
+            # Padded beyond what a request's own id may have, so that it is nobody else's.
+            name = f"{request.request_id:>{LONGEST_NAME + 1}}" + "".join("01"[one] for one in forbidden) if any(forbidden) else request.request_id
+            told = self._local.acquire(replace(request, specs=allowed, request_id=name)).decisions
         decisions = iter(one if isinstance(one, Permit) else self._honest(one, spec, request.tenant) for spec, one in zip(allowed, told, strict=True))
         return AcquireReply(
             decisions=tuple(self._store_down(spec) if no else next(decisions) for spec, no in zip(request.specs, forbidden, strict=True)),

@@ -180,8 +180,9 @@ class Ledger:
             if record is None or record.status is not _Status.HELD:
                 renewals.append(Renewal(permit_id=permit_id, lease_seconds=None))
                 continue
-            record.lease_end = now + round(seconds * SECOND)
-            heapq.heappush(self._lease_heap, (record.lease_end, permit_id))
+            lease_end = now + round(seconds * SECOND)
+            if lease_end != record.lease_end:
+                self._hold(record, lease_end)
             record.model.extend(permit_id, record.lease_end)
             if record.tenant is not None:
                 record.tenant.extend(permit_id, record.lease_end)
@@ -343,6 +344,14 @@ class Ledger:
         _undo(record)
         self._end(permit_id, record, _Status.RELEASED, self._window_end(now))
         return Settlement.SETTLED
+
+    def _hold(self, record: _Record, lease_end: int) -> None:
+        """Give a permit another end; the ends it had before are dropped all at once when they outgrow the permits."""
+        record.lease_end = lease_end
+        heapq.heappush(self._lease_heap, (lease_end, record.permit.permit_id))
+        if len(self._lease_heap) > 2 * len(self._records) + 64:
+            self._lease_heap = [(one.lease_end, permit_id) for permit_id, one in self._records.items() if one.status is _Status.HELD]
+            heapq.heapify(self._lease_heap)
 
     def _end(self, permit_id: str, record: _Record, status: _Status, forget_at: int) -> None:
         record.status = status

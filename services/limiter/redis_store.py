@@ -14,6 +14,7 @@ import random
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -37,7 +38,10 @@ _log = logging.getLogger(__name__)
 CONNECTIONS = 16
 """Decisions under way at once; the server takes them one by one anyway."""
 MOST_ABANDONED = 4096
-MOST_AT_ONCE = 256
+MOST_AT_ONCE = 32
+"""Requests given back, or scopes looked at, in one run of the script: it holds up everybody else."""
+PATIENCE = 3
+"""So many failures while a question waits for its turn are enough not to ask it."""
 OLDEST_VERSION = (6, 2)
 
 
@@ -56,6 +60,18 @@ def open_redis(section: StoreSection) -> Redis:
         client_name="ensemble-limiter",
     )
     return Redis.from_pool(pool)
+
+
+@dataclass(frozen=True, slots=True)
+class _Abandoned:
+    """A request that was no longer waited for, and the ids that it would have granted."""
+
+    request: str
+    permit_ids: tuple[str, ...]
+
+
+def _request_key(request: AcquireRequest) -> str:
+    return f"{len(request.tenant)}:{request.tenant}{request.request_id}"
 
 
 def _new_id() -> str:
@@ -91,7 +107,8 @@ class RedisStore:
         self._version = 0
         self._own_version = 0
         self._superseded = False
-        self._abandoned: deque[str] = deque(maxlen=MOST_ABANDONED)
+        self._abandoned: deque[_Abandoned] = deque(maxlen=MOST_ABANDONED)
+        self._failures = 0
 
     async def prepare(self) -> None:
         """Look at the server, and put the limits into force. Raises `StoreDown`, or `StoreUnsuitable` with the reason."""
@@ -116,7 +133,7 @@ class RedisStore:
         ]
         arguments = {
             "specs": specs,
-            "request": f"{request.tenant}\0{request.request_id}",
+            "request": _request_key(request),
             "fingerprint": hashlib.sha256(repr(request.specs).encode()).hexdigest(),
             "least": request.min_granted,
             "lease": round(request.lease_seconds * SECOND),
@@ -130,7 +147,7 @@ class RedisStore:
             raise self._refusal(error, [spec.model for spec in request.specs], request.tenant) from None
         except StoreDown:
             # What the server has received it may still do, when it can: permits that nobody was told of.
-            self._abandoned.extend(str(spec["id"]) for spec in specs)
+            self._abandoned.append(_Abandoned(_request_key(request), tuple(str(spec["id"]) for spec in specs)))
             raise
         return AcquireReply(
             decisions=tuple(decision_of(spec, one, self._uniform, dry_run=request.dry_run) for spec, one in zip(request.specs, told, strict=True)),
@@ -171,7 +188,11 @@ class RedisStore:
         all_models = list(models) or sorted(self._limits.models)
         all_tenants = list(tenants) or sorted(self._limits.tenants)
         scopes = [*(model_scope(model) for model in all_models), *(tenant_scope(tenant) for tenant in all_tenants)]
-        learning, told = await self._run("state", scopes, {})
+        learning, told = -1, []
+        # In parts, for the script holds up everybody else; each part is true for its own moment.
+        for start in range(0, max(1, len(scopes)), MOST_AT_ONCE):
+            learning, part = await self._run("state", scopes[start : start + MOST_AT_ONCE], {})
+            told += part
         await self._give_back_abandoned()
         # Another limiter may have put limits into force that do not know all that this one does.
         return LimiterState(
@@ -183,6 +204,9 @@ class RedisStore:
 
     async def follow(self, limits: Limits) -> None:
         """Put other limits into force, unless they were superseded by others since this limiter read its own. Raises `StoreDown`; then it may be repeated."""
+        if limits.digest != self._limits.digest:
+            # Whatever became of those before, these are others.
+            self._superseded = False
         self._limits = limits
         await self._follow()
 
@@ -191,12 +215,16 @@ class RedisStore:
         await self._client.aclose()
 
     async def _give_back_abandoned(self) -> None:
-        """Release permits that the server granted after it was no longer waited for; ids that it never heard of are unknown to it, and no harm is done."""
+        """Undo what the server granted after it was no longer waited for, unless the request has been repeated since: then it has a holder."""
         while self._abandoned:
             some = [self._abandoned.popleft() for _ in range(min(len(self._abandoned), MOST_AT_ONCE))]
             try:
-                await self.release(some)
-            except StoreDown:
+                await self._run(
+                    "abandon",
+                    _scopes([permit for one in some for permit in one.permit_ids]),
+                    {"abandoned": [{"request": one.request, "ids": one.permit_ids} for one in some]},
+                )
+            except BaseException:
                 self._abandoned.extend(some)
                 raise
 
@@ -227,8 +255,10 @@ class RedisStore:
             try:
                 self._version, learning, told = await self._call(operation, scopes, {**arguments, "incarnation": incarnation})
             except ResponseError as error:
-                if not str(error).startswith("LOST") or attempt:
+                if not str(error).startswith("LOST"):
                     raise
+                if attempt:
+                    raise StoreDown("it loses its data again and again") from None
                 await self._recover(incarnation)
             else:
                 return learning, told
@@ -241,6 +271,8 @@ class RedisStore:
                 return
             if not lost:
                 await self._check()
+            # Others' limits were newer before the loss; whoever has them shall bring them.
+            self._superseded = self._superseded or 0 < self._own_version < self._version
             await self._put_into_force()
 
     async def _follow(self) -> None:
@@ -282,11 +314,16 @@ class RedisStore:
 
     async def _ask(self, question: Callable[[], Any]) -> Any:
         # Waiting for a place is this process's own load, and says nothing about the store.
+        failures = self._failures
         async with self._places:
+            if self._failures - failures >= PATIENCE:
+                # What was asked meanwhile says enough; each one more would only wait in its turn.
+                raise StoreDown("it failed those who asked before")
             try:
                 async with asyncio.timeout(self._timeout):
                     return await question()
             except (TimeoutError, OSError) as error:
+                self._failures += 1
                 raise StoreDown(type(error).__name__) from error
             except ResponseError as error:
                 if str(error).partition(" ")[0] in {"LOST", "UNKNOWN", "OTHER"}:
@@ -294,6 +331,7 @@ class RedisStore:
                 # Such as OOM, READONLY after a failover, or LOADING after a restart.
                 raise StoreDown(type(error).__name__) from error
             except RedisError as error:
+                self._failures += 1
                 raise StoreDown(type(error).__name__) from error
 
     async def _check(self) -> None:

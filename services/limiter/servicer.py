@@ -134,7 +134,7 @@ def _outcome_violations(field: str, outcome: permit_pb2.PermitOutcome) -> Iterat
         if to_seconds(duration) < 0:
             yield FieldViolation(field=f"{field}.{name}", description="must not be negative")
     headers = outcome.rate_limit_headers
-    if len(headers) > validation.MOST_HEADERS or any(len(value) > validation.LONGEST_HEADER for value in headers.values()):
+    if len(headers) > validation.MOST_HEADERS or any(len(text) > validation.LONGEST_HEADER for pair in headers.items() for text in pair):
         yield FieldViolation(
             field=f"{field}.rate_limit_headers", description=f"at most {validation.MOST_HEADERS} of at most {validation.LONGEST_HEADER} bytes are allowed"
         )

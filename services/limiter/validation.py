@@ -73,5 +73,9 @@ def selection_violations(models: Sequence[str], tenants: Sequence[str]) -> Itera
     """Check whose state is asked for."""
     for field, names in (("models", models), ("tenants", tenants)):
         yield from count_violations(field, names, MOST_MODELS, least=0)
+        seen: set[str] = set()
         for position, name in enumerate(names[:MOST_MODELS]):
             yield from name_violations(f"{field}[{position}]", name)
+            if name in seen and len(names) <= MOST_MODELS:
+                yield FieldViolation(field=f"{field}[{position}]", description="stands twice")
+            seen.add(name)

@@ -95,3 +95,18 @@ def test_l3_a_rate_is_waited_for_to_the_last_moment(limits: ModelLimits) -> None
     assert driven.denial(spec).retry_after_seconds == pytest.approx(1e-6)
     driven.now += 1e-6
     assert driven.reasons(spec) == ["granted"]
+
+
+def test_renewing_again_and_again_takes_no_room() -> None:
+    """However often a permit is renewed, at one moment or at many, what is kept stays in proportion to the permits."""
+    driven = DrivenLedger({"m": ModelLimits(concurrency=3)})
+    permits = [driven.grant(lease=10) for _ in range(3)]
+    for _ in range(2000):
+        driven.now += 0.001
+        driven.ledger.renew(permits * 5, 10.0)
+    assert len(driven.ledger._lease_heap) <= 2 * 3 + 64
+    assert [len(gate._leases._heap) <= 2 * 3 + 64 for gate in driven.ledger._models.values()] == [True]
+    driven.now += 9.9
+    assert driven.ledger.state(["m"]).models[0].in_flight == 3
+    driven.now += 0.1
+    assert driven.ledger.state(["m"]).models[0].in_flight == 0

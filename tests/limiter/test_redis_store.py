@@ -1,5 +1,6 @@
 """The store in Redis, on a real redis-server: what only it has to bear. That its decisions are those of the ledger is seen in test_stores_agree.py."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -10,7 +11,7 @@ from redis.asyncio import Redis
 from services.chassis.configuration import StoreSection
 from services.chassis.errors import NotFound
 from services.limiter.limits import Limits, ModelLimits, PermitRules, TenantLimits
-from services.limiter.redis_store import RedisStore, open_redis
+from services.limiter.redis_store import CONNECTIONS, PATIENCE, RedisStore, open_redis
 from services.limiter.store import StoreDown, StoreUnsuitable
 from services.models.permits import AcquireReply, AcquireRequest, CallResult, Denial, Permit, PermitOutcome, PermitSpec, Settlement
 from tests.support.redis_server import RedisServer, redis_server
@@ -132,8 +133,10 @@ async def test_whoever_finds_the_loss_first_others_are_careful_too(stores: Store
     await knows.state()
     await server.restart()
     assert (await other.state()).learning_seconds is None
-    assert (await knows.state()).learning_seconds is not None
-    assert (await other.state()).learning_seconds is not None
+    assert (await knows.state(["m"])).learning_seconds is not None
+    state = await other.state(["m"])
+    assert state.learning_seconds is not None
+    assert state.models[0].limits[0].remaining <= 11
 
 
 async def test_data_that_are_kept_are_trusted(stores: Stores, server: RedisServer) -> None:
@@ -147,19 +150,68 @@ async def test_data_that_are_kept_are_trusted(stores: Stores, server: RedisServe
 
 async def test_a_server_that_does_not_answer_is_down(stores: Stores, server: RedisServer) -> None:
     """It is waited for no longer than it may take; what it grants when it goes on, and nobody was told of, is given back."""
-    store = stores.on(server, timeout=0.2)
+    store, witness = await overtaken(stores, server)
+    await store.state()
+    assert await in_flight(witness) == 0
+
+
+async def overtaken(stores: Stores, server: RedisServer) -> tuple[RedisStore, RedisStore]:
+    """Return a store whose question the server answered only after it was no longer waited for, and one that has seen it."""
+    store, witness = stores.on(server, timeout=0.2), stores.on(server)
     await store.state()
     server.stop_answering()
     with pytest.raises(StoreDown):
         await take(store, 3)
     server.go_on()
-    witness = stores.on(server)
-    while (await witness.state(["m"])).models[0].limits[0].remaining > 38:
+    while await in_flight(witness) == 0:
         # The server works off what it received while it stood still.
         pass
-    assert await in_flight(witness) == 3
+    return store, witness
+
+
+async def test_a_repeat_makes_it_somebodys(stores: Stores, server: RedisServer) -> None:
+    """What was granted too late and then asked for again has a holder, whichever limiter was asked: it is not given back."""
+    for name in ("same", "other"):
+        await server.flush()
+        store, witness = await overtaken(stores, server)
+        granted = ids(await take(store if name == "same" else witness, 3))
+        await store.state()
+        assert await in_flight(witness) == 3
+        assert await witness.report([PermitOutcome(permit_id=granted[0], result=CallResult.SUCCESS)]) == (Settlement.SETTLED,)
+
+
+async def test_a_repeat_after_it_was_given_back_is_judged_afresh(stores: Stores, server: RedisServer) -> None:
+    """It gets permits that are really held."""
+    store, witness = await overtaken(stores, server)
     await store.state()
-    assert await in_flight(witness) == 0
+    again = await take(store, 3)
+    assert [one.lease_seconds for one in again.decisions if isinstance(one, Permit)] == [30.0] * 3
+    assert await in_flight(witness) == 3
+
+
+async def test_a_held_permit_is_not_given_back_with_its_repeat(stores: Stores, server: RedisServer) -> None:
+    """A repeat that is no longer waited for gives back nothing of what the first request was told."""
+    store, witness = stores.on(server, timeout=0.2), stores.on(server)
+    await take(store, 3)
+    server.stop_answering()
+    with pytest.raises(StoreDown):
+        await take(store, 3)
+    server.go_on()
+    await witness.state()
+    await store.state()
+    assert await in_flight(witness) == 3
+
+
+async def test_those_who_wait_for_their_turn_do_not_wait_for_nothing(stores: Stores, server: RedisServer) -> None:
+    """Once it has failed a few, the others that wait are not asked in turn."""
+    store = stores.on(server, timeout=0.2)
+    await store.state()
+    server.stop_answering()
+    told = await asyncio.gather(*(take(store, name=f"r{number}") for number in range(100)), return_exceptions=True)
+    server.go_on()
+    assert all(isinstance(one, StoreDown) for one in told)
+    # Those of the first turn, and those whose turn came before they were so many.
+    assert sum("asked before" not in str(one) for one in told) <= CONNECTIONS + PATIENCE
 
 
 async def test_a_dead_server_is_down(stores: Stores, server: RedisServer) -> None:
@@ -283,10 +335,26 @@ async def test_superseded_limits_do_not_come_back_with_a_loss(stores: Stores, se
     await new.prepare()
     late = stores.on(server)
     await late.prepare()
+    # As it does every other second: it learns that others are in force.
+    await old.state()
     await server.flush()
     await new.state()
-    assert (await late.state(["m"])).models[0].limits[0].limit == 2
+    for store in (late, old):
+        assert (await store.state(["m"])).models[0].limits[0].limit == 2
     assert (await late.state()).config_version == 3
+
+
+async def test_who_was_superseded_may_bring_new_limits(stores: Stores, server: RedisServer) -> None:
+    """A limiter that reads its old limits again changes nothing; what it reads after that counts as anybody's."""
+    one, other = stores.on(server), stores.on(server, replace(LIMITS, models={**LIMITS.models, "m": ModelLimits(concurrency=2)}))
+    await one.prepare()
+    await other.prepare()
+    await one.follow(LIMITS)
+    assert (await one.state(["m"])).models[0].limits[0].limit == 2
+    await one.follow(replace(LIMITS, models={**LIMITS.models, "m": ModelLimits(concurrency=7)}))
+    assert (await other.state(["m"])).models[0].limits[0].limit == 7
+    await one.follow(replace(LIMITS, revision=1))
+    assert (await other.state(["m"])).models[0].limits[0].limit == 240
 
 
 async def test_a_model_that_the_limits_in_force_do_not_know(stores: Stores, server: RedisServer) -> None:

@@ -51,6 +51,10 @@ local function acquire()
       local record = recall('p', known)
       decisions[i] = record and granted(known, record, left_of(record)) or {1, known, 0, 0, 0, 0, 0, ''}
       count = count + 1
+      if not batch.again and not ARGS.dry_run then
+        batch.again = true
+        remember('r', ARGS.request, batch, batch.f)
+      end
     else
       local record, refused = decide(spec, tenant, lease_end)
       if record then
@@ -80,7 +84,7 @@ local function acquire()
       })
     end
     if tenant then tenant.dirty = true end
-    remember('r', ARGS.request, {specs = ARGS.fingerprint, ids = ids}, batch and batch.f or NOW + RULES.window)
+    remember('r', ARGS.request, {specs = ARGS.fingerprint, ids = ids, again = batch ~= nil}, batch and batch.f or NOW + RULES.window)
   end
   return decisions
 end
@@ -136,6 +140,28 @@ local function release()
     end
   end
   return settlements
+end
+
+-- Undoes what was granted to requests that their limiter no longer waited for, where nobody can have been told: the batch is still the one of the ids that were
+-- given then, and was not asked for again. It is forgotten then, so that a repeat is judged afresh.
+local function abandon()
+  local undone = {}
+  for i, one in ipairs(ARGS.abandoned) do
+    local given, batch = {}, recall('r', one.request)
+    for _, id in ipairs(one.ids) do given[id] = true end
+    local untold = batch and not batch.again
+    for _, id in ipairs(untold and batch.ids or {}) do untold = untold and (id == '' or given[id]) end
+    undone[i] = untold and 1 or 0
+    if untold then
+      ARGS.permits = {}
+      for _, id in ipairs(batch.ids) do
+        if id ~= '' then table.insert(ARGS.permits, id) end
+      end
+      release()
+      remember('r', one.request, batch, NOW)
+    end
+  end
+  return undone
 end
 
 local function renew()

@@ -29,6 +29,18 @@ local function follow_scope(id, wanted)
   redis.call('HSET', KEYS[2], id, cmsgpack.pack(wanted))
 end
 
+-- What another limiter has begun full, since it knew of no loss, is cut to what a careful beginning has.
+local function grow_careful(id)
+  if not redis.call('HGET', KEYS[2], id) then return end
+  local scope = scope_of(id)
+  local capacities = {rq = scope.L.burst, tk = scope.L.tpm, rt = scope.L.retries}
+  for name, capacity in pairs(capacities) do
+    local bucket = scope.s[name]
+    if bucket then bucket.l = math.min(bucket.l, math.floor(capacity * UNIT / 4)) end
+  end
+  scope.dirty = true
+end
+
 -- New limits are taken; limits that were superseded are not taken back, unless they come from a limiter whose own were in force until now.
 local function follow()
   local known = redis.call('HMGET', KEYS[2], 'digest', 'version', 'history')

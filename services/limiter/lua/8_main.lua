@@ -26,6 +26,7 @@ local function begin(operation)
     if ARGS.incarnation ~= '' and ARGS.incarnation ~= CLOCK.incarnation and not CLOCK.learning then
       CLOCK.learning = NOW + RULES.longest_lease
       LEARNING = true
+      for _, id in ipairs(ARGS.scopes) do grow_careful(id) end
     end
   elseif not CLOCK or not packed or CLOCK.incarnation ~= ARGS.incarnation then
     return redis.error_reply('LOST data')
@@ -33,7 +34,7 @@ local function begin(operation)
   AUDITED = redis.call('EXISTS', KEYS[6]) == 1
 end
 
-local OPERATIONS = {acquire = acquire, report = report, release = release, renew = renew, state = state, override = override, follow = follow}
+local OPERATIONS = {acquire = acquire, report = report, release = release, renew = renew, abandon = abandon, state = state, override = override, follow = follow}
 
 local refused = begin(ARGV[1])
 if refused then return refused end
