@@ -298,7 +298,7 @@ def test_sections_may_be_made_without_surroundings() -> None:
 
 def test_known_keys_are_those_of_the_file() -> None:
     """Keys are the file's words; where names are free, or nothing stands, none are known."""
-    assert known_keys(("models", "anything", "limits")) == ("requests_per_minute", "tokens_per_minute", "concurrency", "request_burst")
+    assert known_keys(("tenants", "anything", "budget")) == ("per_day", "per_month")
     assert known_keys(("profiles", "p", "members", 3))[:2] == ("model", "id")
     assert "timeout" in known_keys(("profiles", "p", "refiner"))
     assert known_keys(("models",)) == ()
