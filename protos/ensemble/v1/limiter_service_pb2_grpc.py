@@ -82,8 +82,8 @@ class LimiterServiceServicer:
         """Decides a batch of permits in one indivisible step. Idempotent by request_id as far as grants go: a repeat returns the same permits; what was denied is
         judged afresh.
 
-        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), RESOURCE_EXHAUSTED (the
-        limiter is overloaded). Where the store is down, permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured). Where the store is down,
+        permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

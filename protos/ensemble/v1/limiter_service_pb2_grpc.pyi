@@ -39,8 +39,8 @@ class LimiterServiceStub:
     """Decides a batch of permits in one indivisible step. Idempotent by request_id as far as grants go: a repeat returns the same permits; what was denied is
     judged afresh.
 
-    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), RESOURCE_EXHAUSTED (the
-    limiter is overloaded). Where the store is down, permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured). Where the store is down,
+    permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
     """
     ReportOutcomes: _grpc.UnaryUnaryMultiCallable[_limiter_service_pb2.ReportOutcomesRequest, _limiter_service_pb2.ReportOutcomesResponse]
     """Settles a batch of permits and feeds the breakers. Idempotent by permit_id.
@@ -85,8 +85,8 @@ class LimiterServiceAsyncStub(LimiterServiceStub):
     """Decides a batch of permits in one indivisible step. Idempotent by request_id as far as grants go: a repeat returns the same permits; what was denied is
     judged afresh.
 
-    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), RESOURCE_EXHAUSTED (the
-    limiter is overloaded). Where the store is down, permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured). Where the store is down,
+    permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
     """
     ReportOutcomes: _aio.UnaryUnaryMultiCallable[_limiter_service_pb2.ReportOutcomesRequest, _limiter_service_pb2.ReportOutcomesResponse]  # type: ignore[assignment]
     """Settles a batch of permits and feeds the breakers. Idempotent by permit_id.
@@ -134,8 +134,8 @@ class LimiterServiceServicer(metaclass=_abc_1.ABCMeta):
         """Decides a batch of permits in one indivisible step. Idempotent by request_id as far as grants go: a repeat returns the same permits; what was denied is
         judged afresh.
 
-        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured), RESOURCE_EXHAUSTED (the
-        limiter is overloaded). Where the store is down, permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model that is not in the catalogue, a tenant that is not configured). Where the store is down,
+        permits come from a local share of the limits or are denied with STORE_DOWN, as the policy says.
         """
 
     @_abc_1.abstractmethod

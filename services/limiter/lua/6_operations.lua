@@ -30,7 +30,6 @@ local function decide(spec, tenant, lease_end)
   local against_tenant = tenant and obstacles(tenant, spec) or {}
   local refused = worst(metrics_only(scope) and {} or against, (not tenant or metrics_only(tenant)) and {} or against_tenant)
   if refused then return nil, refused end
-  -- An operator's FORCED_OPEN stands above all; it is never one of several modes at once.
   return enter(scope, tenant, spec, lease_end, against, against_tenant)
 end
 
