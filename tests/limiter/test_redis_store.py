@@ -133,6 +133,7 @@ async def test_whoever_finds_the_loss_first_others_are_careful_too(stores: Store
     await knows.state()
     await server.restart()
     assert (await other.state()).learning_seconds is None
+    await take(other)
     assert (await knows.state(["m"])).learning_seconds is not None
     state = await other.state(["m"])
     assert state.learning_seconds is not None
@@ -200,6 +201,15 @@ async def test_a_held_permit_is_not_given_back_with_its_repeat(stores: Stores, s
     await witness.state()
     await store.state()
     assert await in_flight(witness) == 3
+    # Nor with one that the server never got to see.
+    await take(store, name="unseen", model="wide")
+    answering, store._client = store._client, open_redis(StoreSection(kind="redis", url="redis://127.0.0.1:1/0"))
+    with pytest.raises(StoreDown):
+        await take(store, name="unseen", model="wide")
+    await store._client.aclose()
+    store._client = answering
+    await store.state()
+    assert await in_flight(witness, "wide") == 1
 
 
 async def test_those_who_wait_for_their_turn_do_not_wait_for_nothing(stores: Stores, server: RedisServer) -> None:
