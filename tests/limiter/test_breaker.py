@@ -163,6 +163,14 @@ def test_t6_one_probe_at_a_time() -> None:
     assert driven.breaker.wait(driven.us) == 7 * SECOND
 
 
+def test_t6_the_wait_for_a_probe_is_told_to_the_microsecond() -> None:
+    """It is what is left of the probe's lease, down to the last one."""
+    driven = Driven().half_opened()
+    driven.grant(lease=60.0)
+    assert driven.breaker.wait(driven.us + 60 * SECOND - 2) == 2
+    assert driven.breaker.wait(driven.us + 60 * SECOND - 1) == 1
+
+
 def test_t6_only_a_half_open_breaker_has_probes() -> None:
     """Calls of a closed one decide nothing by themselves."""
     driven = Driven()
