@@ -259,14 +259,27 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run to the end; SIGTERM, like Ctrl-C, cancels it, so that calls are cancelled, children end and the terminal is put right."""
     import asyncio  # noqa: PLC0415 - see the top
 
-    def terminated(*_: object) -> None:
-        sys.exit(ExitCode.TERMINATED)
+    told = False
 
-    before = signal.signal(signal.SIGTERM, terminated)
+    async def until_told() -> Result:
+        task = asyncio.current_task()
+
+        def on_sigterm() -> None:
+            # Raised where the signal strikes, an exception could come up in the middle of gRPC's own code, which does not survive that.
+            nonlocal told
+            told = True
+            if task is not None:
+                task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm)
+        return await work
+
     try:
-        return asyncio.run(work)
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        return asyncio.run(until_told())
+    except BaseException:
+        if told:
+            sys.exit(ExitCode.TERMINATED)
+        raise
 
 
 def main() -> None:
