@@ -90,6 +90,7 @@ async def test_four_processes_answer_one_prompt_and_stop_when_told(tmp_path: Pat
             logs = {name: (await process.communicate())[1].decode() for name, process in processes.items()}
     assert {name: process.returncode for name, process in processes.items()} == dict.fromkeys(SERVICES, 0)
     for name, log in logs.items():
+        assert [line for line in log.splitlines() if not line.startswith("{")] == [], f"{name}: {log}"
         lines = [json.loads(line) for line in log.splitlines()]
         assert any(line.get("trace_id") == response.trace_id and line.get("code") == "OK" for line in lines), name
 
