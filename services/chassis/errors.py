@@ -8,6 +8,7 @@
     |-- QuotaExhausted        the caller's own limit or budget
     |-- Overloaded            this server sheds load
     |-- NoQuorum              fewer candidates than needed
+    |-- InvalidAnswer         an answer that is not what was asked for
     |-- DeadlineSpent         nothing to show in time
     |-- DependencyUnavailable another service cannot be reached
     |-- Unsupported           a part of the contract that this version does not serve
@@ -88,6 +89,7 @@ class NoQuorum(EnsembleError):
         outcomes: Mapping[str, str],
         retryable: bool,
         retry_after_seconds: float | None = None,
+        cost_micro_usd: int | None = None,
     ) -> None:
         listed = ", ".join(f"{candidate}: {outcome}" for candidate, outcome in outcomes.items())
         super().__init__(f"{succeeded} of {needed} needed candidates succeeded ({listed})")
@@ -98,14 +100,29 @@ class NoQuorum(EnsembleError):
         self.retryable = retryable
         """Whether the same request may succeed later."""
         self.retry_after_seconds = retry_after_seconds
+        self.cost_micro_usd = cost_micro_usd
+        """What the run has cost all the same; None where nobody knows."""
+
+
+class InvalidAnswer(EnsembleError):
+    """The answer does not satisfy the schema that was asked for, also after a repair."""
+
+    def __init__(self, problem: str, cost_micro_usd: int) -> None:
+        super().__init__(f"the answer does not satisfy the schema that was asked for, also after a repair: {problem}")
+        self.problem = problem
+        """What is wrong with it, in words that hold nothing of it."""
+        self.cost_micro_usd = cost_micro_usd
+        """What the run has cost all the same."""
 
 
 class DeadlineSpent(EnsembleError):
     """Time ran out with nothing to show."""
 
-    def __init__(self, stage: str) -> None:
+    def __init__(self, stage: str, cost_micro_usd: int | None = None) -> None:
         super().__init__(f"the deadline passed during {stage}")
         self.stage = stage
+        self.cost_micro_usd = cost_micro_usd
+        """What the run has cost all the same; None where nobody knows."""
 
 
 class DependencyUnavailable(EnsembleError):

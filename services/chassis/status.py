@@ -20,6 +20,8 @@ from services.chassis.errors import (
     DeadlineSpent,
     DependencyUnavailable,
     EnsembleError,
+    FieldViolation,
+    InvalidAnswer,
     InvalidInput,
     NoQuorum,
     NotAllowed,
@@ -34,6 +36,7 @@ from services.chassis.errors import (
 DOMAIN = "ensemble"
 DETAILS_KEY = "grpc-status-details-bin"
 DETAILS_LIMIT = 4096
+_LEFT_OUT = "violations_left_out"
 _NANOS = 1_000_000_000
 _LONGEST_RETRY_SECONDS = 10_000 * 365 * 86_400.0
 # Shares of the room, in bytes of UTF-8; with the wrapping of each detail they stay within it. Violations come with no metadata to speak of, so 32 of the
@@ -42,6 +45,7 @@ _MESSAGE_LIMIT = 512
 _METADATA_LIMIT = 1792
 _VIOLATIONS_LIMIT = 3776
 _NAME_LIMIT = 256
+_REASON_LIMIT = 64
 _DESCRIPTION_LIMIT = 512
 # What the wire adds, in tags and lengths, at most: to each entry of a map, to each violation, to the code and message of a status.
 _ENTRY_COST = 12
@@ -107,6 +111,25 @@ def from_rpc_error(service: str, error: grpc.aio.AioRpcError) -> EnsembleError:
     _log.error("the %s answered what no service of ours answers", service, extra={"code": code.name, "request_id": request_id})
     status = internal_status(request_id)
     return RemoteError(code=status.code.name, message=status.message, details=status.details)
+
+
+def with_fields_below(refusal: RemoteError, prefix: str) -> RemoteError:
+    """Return a refusal of another service with a prefix before the path of every field that it names; one that names none is returned as it is.
+
+    What no longer fits is left out and counted, as in `to_status`.
+    """
+    info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
+    for detail in status_pb2.Status.FromString(refusal.details).details:
+        detail.Unpack(info)
+        detail.Unpack(bad)
+    if not bad.field_violations:
+        return refusal
+    below = InvalidInput([FieldViolation(field=prefix + one.field, description=one.description) for one in bad.field_violations])
+    kept = _violations(below)
+    left_out = len(below.violations) - len(kept) + int(info.metadata.get(_LEFT_OUT, "0"))
+    told = error_details_pb2.ErrorInfo(reason=_cut(info.reason, _REASON_LIMIT), domain=DOMAIN, metadata={_LEFT_OUT: str(left_out)} if left_out else {})
+    status = _packed(grpc.StatusCode[refusal.code], str(below), [told, error_details_pb2.BadRequest(field_violations=kept)])
+    return RemoteError(code=refusal.code, message=status.message, details=status.details)
 
 
 def _row(error: EnsembleError) -> _Row:
@@ -191,7 +214,7 @@ def _bad_request(error: InvalidInput) -> list[Message]:
 
 def _left_out(error: InvalidInput) -> Mapping[str, str]:
     left_out = len(error.violations) - len(_violations(error))
-    return {"violations_left_out": str(left_out)} if left_out else {}
+    return {_LEFT_OUT: str(left_out)} if left_out else {}
 
 
 def _resource(error: NotFound) -> list[Message]:
@@ -209,11 +232,19 @@ def _quota(error: QuotaExhausted) -> list[Message]:
 
 def _quorum_metadata(error: NoQuorum) -> Mapping[str, str]:
     counts = {"needed": str(error.needed), "succeeded": str(error.succeeded)}
-    return counts | {f"candidate.{candidate}": outcome for candidate, outcome in error.outcomes.items()}
+    return counts | _cost(error) | {f"candidate.{candidate}": outcome for candidate, outcome in error.outcomes.items()}
 
 
-def _attribute(name: str) -> Callable[[Any], Mapping[str, str]]:
-    return lambda error: {name: str(getattr(error, name))}
+def _spent_metadata(error: DeadlineSpent) -> Mapping[str, str]:
+    return {"stage": error.stage} | _cost(error)
+
+
+def _cost(error: NoQuorum | DeadlineSpent) -> dict[str, str]:
+    return {} if error.cost_micro_usd is None else {"cost_micro_usd": str(error.cost_micro_usd)}
+
+
+def _attributes(*names: str) -> Callable[[Any], Mapping[str, str]]:
+    return lambda error: {name: str(getattr(error, name)) for name in names}
 
 
 def _fixed(code: grpc.StatusCode) -> Callable[[Any], grpc.StatusCode]:
@@ -232,11 +263,12 @@ _TABLE: Mapping[type, _Row] = {
     InvalidInput: _Row(_fixed(Code.INVALID_ARGUMENT), lambda _: "INVALID_INPUT", _left_out, _bad_request),
     Unauthenticated: _Row(_fixed(Code.UNAUTHENTICATED), lambda _: "UNAUTHENTICATED", lambda _: {}, lambda _: []),
     NotAllowed: _Row(_fixed(Code.PERMISSION_DENIED), lambda _: "NOT_ALLOWED", lambda _: {}, lambda _: []),
-    NotFound: _Row(_fixed(Code.NOT_FOUND), lambda _: "NOT_FOUND", _attribute("kind"), _resource),
-    QuotaExhausted: _Row(_fixed(Code.RESOURCE_EXHAUSTED), lambda _: "QUOTA_EXHAUSTED", _attribute("subject"), _quota),
+    NotFound: _Row(_fixed(Code.NOT_FOUND), lambda _: "NOT_FOUND", _attributes("kind"), _resource),
+    QuotaExhausted: _Row(_fixed(Code.RESOURCE_EXHAUSTED), lambda _: "QUOTA_EXHAUSTED", _attributes("subject"), _quota),
     Overloaded: _Row(_fixed(Code.UNAVAILABLE), lambda _: "OVERLOADED", lambda _: {}, _retry_info),
+    InvalidAnswer: _Row(_fixed(Code.FAILED_PRECONDITION), lambda _: "ANSWER_INVALID", _attributes("problem", "cost_micro_usd"), lambda _: []),
     NoQuorum: _Row(_quorum_code, lambda _: "NO_QUORUM", _quorum_metadata, _retry_info),
-    DeadlineSpent: _Row(_fixed(Code.DEADLINE_EXCEEDED), lambda _: "DEADLINE_SPENT", _attribute("stage"), lambda _: []),
-    DependencyUnavailable: _Row(_fixed(Code.UNAVAILABLE), _unavailable_reason, _attribute("service"), _retry_info),
-    Unsupported: _Row(_fixed(Code.UNIMPLEMENTED), lambda _: "UNSUPPORTED", _attribute("rpc"), lambda _: []),
+    DeadlineSpent: _Row(_fixed(Code.DEADLINE_EXCEEDED), lambda _: "DEADLINE_SPENT", _spent_metadata, lambda _: []),
+    DependencyUnavailable: _Row(_fixed(Code.UNAVAILABLE), _unavailable_reason, _attributes("service"), _retry_info),
+    Unsupported: _Row(_fixed(Code.UNIMPLEMENTED), lambda _: "UNSUPPORTED", _attributes("rpc"), lambda _: []),
 }

@@ -5,7 +5,7 @@ Commands import what they need when they run, so that `--help` does not wait for
 
 import signal
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -70,11 +70,11 @@ def up(
 
     with ending():
         set_up_logs()
-        configuration = _configuration(config)
+        configuration = _checked_configuration(config)
 
         @asynccontextmanager
         async def services() -> AsyncIterator[RunningServer]:
-            source = ConfigurationSource(file=configuration_file(config), read=lambda: _configuration(config))
+            source = ConfigurationSource(file=configuration_file(config), read=lambda: _checked_configuration(config))
             async with running(configuration, port_base=port_base, source=source) as started:
                 for name, address in started.addresses().items():
                     typer.echo(f"{name} {address}")
@@ -110,6 +110,11 @@ def ask(
     temperature: Annotated[float | None, typer.Option(help="Sampling temperature, 0 to 2.")] = None,
     max_output_tokens: Annotated[int | None, typer.Option(help="Longest answer in tokens.")] = None,
     timeout: Annotated[float, typer.Option(min=0.001, max=86400, help="Deadline in seconds; the gateway may cut it.")] = 60.0,
+    parameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the strategy's own, VALUE as JSON or text; may be repeated.")] = None,
+    schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that the answer shall satisfy.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0.000001, max=1_000_000, help="Most that the run may cost, in USD.")] = None,
+    hedge_delay: Annotated[float | None, typer.Option(min=0.001, max=600, help="Start a second call where one takes longer, in seconds.")] = None,
+    retries: Annotated[int | None, typer.Option(min=0, max=4, help="How often a failed call is made again; default as in the profile.")] = None,
     candidates: Annotated[bool, typer.Option("--candidates", help="Show each member's answer too.")] = False,
     json: JsonOption = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the answer to this file as well, whole or not at all.")] = None,
@@ -119,7 +124,7 @@ def ask(
     """Ask the ensemble: progress and receipt on standard error, the answer on standard output."""
     from services.cli.asking import ask_for_a_person, ask_for_a_script  # noqa: PLC0415 - see the top
     from services.cli.output_file import OutputFile  # noqa: PLC0415 - see the top
-    from services.cli.question import Question, prompt_from  # noqa: PLC0415 - see the top
+    from services.cli.question import Question, prompt_from, schema_from  # noqa: PLC0415 - see the top
 
     with ending(as_json=json):
         destination = None if output is None else OutputFile.at(output, root=output_root, force=force)
@@ -135,6 +140,11 @@ def ask(
             temperature=temperature,
             max_output_tokens=max_output_tokens,
             candidates=candidates,
+            parameters=_parameters(parameter),
+            response_schema="" if schema is None else schema_from(schema),
+            max_cost_usd=max_cost,
+            hedge_delay_seconds=hedge_delay,
+            retries=retries,
         )
         _run(ask_for_a_script(question, destination) if json else ask_for_a_person(question, destination))
 
@@ -233,13 +243,29 @@ def check_config(config: ConfigOption = None) -> None:
     from services.chassis.configuration import render  # noqa: PLC0415 - see the top
 
     with ending():
-        typer.echo(render(_configuration(config)), nl=False)
+        typer.echo(render(_checked_configuration(config)), nl=False)
 
 
 def _configuration(path: Path | None) -> "Configuration":
     from services.chassis.configuration import load_configuration  # noqa: PLC0415 - see the top
 
     return load_configuration(path)
+
+
+def _parameters(words: list[str] | None) -> Mapping[str, object]:
+    if not words:
+        return {}
+    from services.cli.strategy_parameters import parameters_from  # noqa: PLC0415 - see the top
+
+    return parameters_from(words)
+
+
+def _checked_configuration(path: Path | None) -> "Configuration":
+    """Load the configuration and hold its profiles against the strategies, which takes loading those too."""
+    from services.chassis.configuration import load_configuration  # noqa: PLC0415 - see the top
+    from services.cli.strategies import known_strategies  # noqa: PLC0415 - see the top
+
+    return load_configuration(path, strategies=known_strategies())
 
 
 def _gateway(address: str | None, config: Path | None) -> str:

@@ -1,9 +1,12 @@
 """What is asked: from the command line's words to a request."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+
+from google.protobuf.json_format import ParseDict
 
 from ensemble.v1 import gateway_service_pb2, member_pb2
 from services.cli.exit_codes import CommandError, ExitCode
@@ -11,6 +14,7 @@ from services.cli.gateway_client import MAX_MESSAGE_BYTES
 
 _WRAPPING_BYTES = 4096
 """What the wire and the gateway add to a request, generously."""
+MOST_SCHEMA_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +32,14 @@ class Question:
     temperature: float | None = None
     max_output_tokens: int | None = None
     candidates: bool = False
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """Options that the strategy alone understands."""
+    response_schema: str = ""
+    """JSON Schema that the answer shall satisfy, as JSON text."""
+    max_cost_usd: float | None = None
+    hedge_delay_seconds: float | None = None
+    retries: int | None = None
+    """How often a failed call is made again."""
 
     def request(self) -> gateway_service_pb2.GenerateRequest:
         """Return the request; what was not said is left to the profile, and what is too much of anything to the gateway.
@@ -43,7 +55,15 @@ class Question:
             system=self.system,
             include_candidates=self.candidates,
             members=[member_pb2.Member(model=model) for model in self.members],
+            max_cost_micro_usd=None if self.max_cost_usd is None else int(Decimal(repr(self.max_cost_usd)) * 1_000_000),
+            response_schema=self.response_schema,
         )
+        if self.parameters:
+            ParseDict(dict(self.parameters), request.options.parameters)
+        if self.hedge_delay_seconds is not None:
+            request.options.hedge.delay.FromNanoseconds(round(self.hedge_delay_seconds * 1e9))
+        if self.retries is not None:
+            request.options.retry.max_attempts = self.retries + 1
         if self.temperature is not None:
             request.generation.temperature = self.temperature
         try:
@@ -72,7 +92,7 @@ def prompt_from(argument: str | None, file: Path | None) -> str:
     if file is None and argument != "-":
         return argument or ""
     try:
-        content = _standard_input() if file is None else _content_of(file)
+        content = _standard_input() if file is None else _content_of(file, MAX_MESSAGE_BYTES)
     except OSError as error:
         raise CommandError(f"{file or 'standard input'}: {error.strerror}", ExitCode.WRONG) from None
     if len(content) > MAX_MESSAGE_BYTES:
@@ -83,7 +103,23 @@ def prompt_from(argument: str | None, file: Path | None) -> str:
         raise CommandError(f"the prompt is not UTF-8 (byte {error.start})", ExitCode.WRONG) from None
 
 
-# Neither reads without end: what is larger than any message is refused, not held.
+def schema_from(file: Path) -> str:
+    """Return a JSON Schema as it stands in a file; whether it is one is the gateway's to say. Raises `CommandError`."""
+    try:
+        content = _content_of(file, MOST_SCHEMA_BYTES)
+        text = content.decode("utf-8-sig")
+    except OSError as error:
+        raise CommandError(f"--schema {file}: {error.strerror}", ExitCode.WRONG) from None
+    except UnicodeDecodeError as error:
+        raise CommandError(f"--schema {file}: is not UTF-8 (byte {error.start})", ExitCode.WRONG) from None
+    if len(content) > MOST_SCHEMA_BYTES:
+        raise CommandError(f"--schema {file}: is larger than {MOST_SCHEMA_BYTES >> 10} KiB", ExitCode.WRONG)
+    if not text.strip():
+        raise CommandError(f"--schema {file}: is empty", ExitCode.WRONG)
+    return text
+
+
+# None reads without end: what is larger than any message is refused, not held.
 
 
 def _standard_input() -> bytes:
@@ -92,9 +128,10 @@ def _standard_input() -> bytes:
     return sys.stdin.buffer.read(MAX_MESSAGE_BYTES + 1)
 
 
-def _content_of(file: Path) -> bytes:
+def _content_of(file: Path, most_bytes: int) -> bytes:
+    """Return a file's content, of one that is too large a byte more than is allowed."""
     with file.open("rb") as opened:
-        return opened.read(MAX_MESSAGE_BYTES + 1)
+        return opened.read(most_bytes + 1)
 
 
 def _check_unicode(name: str, text: str) -> None:

@@ -7,7 +7,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ensemble.v1 import degradation_pb2, gateway_service_pb2, model_state_pb2, outcome_pb2, provenance_pb2, receipt_pb2
+from ensemble.v1 import degradation_pb2, gateway_service_pb2, model_state_pb2, outcome_pb2, permit_pb2, provenance_pb2, receipt_pb2
+from services.cli.judgement import analysis_lines, verdict_lines
 from services.cli.terminal_text import visible
 
 _SOURCES = {
@@ -18,13 +19,13 @@ _SOURCES = {
 
 
 def print_receipt(console: Console, response: gateway_service_pb2.GenerateResponse) -> None:
-    """Print what each call did, what it cost, and how the answer came about."""
+    """Print what each attempt did, what it cost, and how the answer came about."""
     table = Table(title="Receipt", title_justify="left")
     for heading in ("call", "model", "outcome", "first text", "latency", "tokens", "cost"):
         table.add_column(heading, justify="left" if heading in {"call", "model", "outcome"} else "right", overflow="fold")
     for call in response.receipt.calls:
         table.add_row(
-            plain(call.candidate_id or call.member_id),
+            plain(_attempt(call)),
             plain(call.model),
             plain(outcome(call)),
             seconds(call.time_to_first_token) if call.HasField("time_to_first_token") else "",
@@ -38,10 +39,29 @@ def print_receipt(console: Console, response: gateway_service_pb2.GenerateRespon
     console.print(plain(f"total {seconds(receipt.latency)} ({'; '.join(times)}), {money(receipt.cost) or 'no cost known'}"))
     method = _name(provenance_pb2.Method, response.provenance.method)
     console.print(plain(f"answer {method} from {', '.join(response.provenance.candidate_ids)} by {response.provenance.answer_model}"))
+    if receipt.HasField("agreement"):
+        console.print(f"agreement of the candidates {receipt.agreement:.2f}")
+    for line in verdict_lines(response.provenance.verdict):
+        console.print(plain(line))
+    for line in analysis_lines(response.analysis):
+        console.print(plain(line))
     if response.degraded:
         reasons = ", ".join(_name(degradation_pb2.Degradation, reason) for reason in response.degradations)
         console.print(f"degraded: {reasons}", style="yellow")
     console.print(plain(f"run {response.run_id}, trace {response.trace_id or 'none'}"))
+
+
+def _attempt(call: receipt_pb2.CallReceipt) -> str:
+    """Return whose call it is and, unless it is the first attempt, which: "beta (retry 2)"."""
+    name = call.candidate_id or call.member_id
+    match call.attempt_kind:
+        case permit_pb2.ATTEMPT_KIND_RETRY:
+            return f"{name} (retry {call.attempt})"
+        case permit_pb2.ATTEMPT_KIND_HEDGE:
+            # Most often the second attempt, and then the number says nothing more.
+            return f"{name} (hedge {call.attempt})" if call.attempt > 2 else f"{name} (hedge)"
+        case _:
+            return f"{name} (attempt {call.attempt})" if call.attempt > 1 else name
 
 
 def outcome(call: receipt_pb2.CallReceipt) -> str:

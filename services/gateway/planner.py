@@ -59,6 +59,10 @@ class Planner:
         if quorum is None and options.quorum is not None and options.quorum > calls:
             # The profile's quorum was meant for the profile's own panel; a request that seats fewer did not ask for it.
             options = replace(options, quorum=calls)
+        if question.strategy not in {"", profile.strategy}:
+            # The profile's parameters are options that its own strategy alone understands, and its quorum is meant for it; another strategy would refuse what
+            # the request never said.
+            options = replace(options, parameters=question.options.parameters or {}, quorum=quorum)
         writer = (options.refiner.model,) if options.refiner else ()
         for model in (*(member.model for member in panel), *writer):
             if model not in self._models:
@@ -71,6 +75,8 @@ class Planner:
             options=options,
             sampling=profile.sampling if question.generation is NO_GENERATION else sampling_over(profile.sampling, question.generation),
             include_candidates=question.include_candidates,
+            max_cost_micro_usd=profile.max_cost_micro_usd if question.max_cost_micro_usd is None else question.max_cost_micro_usd,
+            response_schema=question.response_schema,
         )
 
 

@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from services.chassis.configuration import Configuration, RefinerMemberSection
+from services.chassis.configuration import Configuration, HedgeSection, ProfileSection, RefinerMemberSection, RetrySection, plain_parameters
 from services.gateway.panel import seated
-from services.gateway.question import AskedGeneration, AskedMember, AskedOptions, AskedRefiner
+from services.gateway.question import AskedGeneration, AskedHedge, AskedMember, AskedOptions, AskedRefiner, AskedRetry
 from services.models.conversation import Sampling
-from services.models.plan import Member, StrategyOptions
+from services.models.plan import HedgePolicy, Member, StrategyOptions
 from services.models.refinement import Writer
+from services.models.retry_policy import RetryPolicy
 
 Value = TypeVar("Value")
 
@@ -24,10 +25,15 @@ class Profile:
     members: tuple[Member, ...]
     options: StrategyOptions = field(default_factory=StrategyOptions)
     sampling: Sampling = field(default_factory=Sampling)
+    max_cost_micro_usd: int | None = None
+    """Most that a run may cost, where the request says nothing of it; None for no bound."""
 
 
 def options_over(options: StrategyOptions, asked: AskedOptions) -> StrategyOptions:
-    """Return the options with every one that the request sets put over them; a refiner is one field and is replaced as a whole."""
+    """Return the options with every one that the request sets put over them.
+
+    A refiner, a hedge policy and a retry policy are one field each: they are replaced as a whole, and what the request leaves out of one is the default.
+    """
     refiner = asked.refiner
     return StrategyOptions(
         quorum=_set(asked.quorum, options.quorum),
@@ -38,7 +44,23 @@ def options_over(options: StrategyOptions, asked: AskedOptions) -> StrategyOptio
         else Writer(model=refiner.model, temperature=refiner.temperature, max_output_tokens=refiner.max_output_tokens, timeout_seconds=refiner.timeout),
         shuffle_seed=_set(asked.shuffle_seed, options.shuffle_seed),
         candidate_byte_limit=_set(asked.candidate_byte_limit, options.candidate_byte_limit),
+        hedge=options.hedge if asked.hedge is None else _hedge_policy(asked.hedge),
+        retry=options.retry if asked.retry is None else _retry_policy(asked.retry),
+        early_stop_agreement=_set(asked.early_stop_agreement, options.early_stop_agreement),
         parameters=asked.parameters or options.parameters,
+    )
+
+
+def _hedge_policy(asked: AskedHedge) -> HedgePolicy:
+    return HedgePolicy(delay_seconds=_set(asked.delay, HedgePolicy().delay_seconds), percentile=asked.percentile, most=asked.max)
+
+
+def _retry_policy(asked: AskedRetry) -> RetryPolicy:
+    return RetryPolicy(
+        max_attempts=_set(asked.max_attempts, RetryPolicy().max_attempts),
+        rate_limited=asked.rate_limited,
+        failed=asked.failed,
+        timed_out=asked.timed_out,
     )
 
 
@@ -75,16 +97,7 @@ def profiles_from(configuration: Configuration) -> Mapping[str, Profile]:
                     for member in section.members
                 ]
             ),
-            options=options_over(
-                StrategyOptions(),
-                AskedOptions(
-                    quorum=section.quorum,
-                    straggler_grace=section.straggler_grace_seconds,
-                    panel_share=section.panel_share,
-                    refiner=_refiner(section.refiner),
-                    candidate_byte_limit=section.candidate_byte_limit,
-                ),
-            ),
+            options=options_over(StrategyOptions(), _options(section)),
             sampling=Sampling(
                 temperature=section.generation.temperature,
                 top_p=section.generation.top_p,
@@ -92,12 +105,38 @@ def profiles_from(configuration: Configuration) -> Mapping[str, Profile]:
                 stop=section.generation.stop,
                 seed=section.generation.seed,
             ),
+            max_cost_micro_usd=section.max_cost_micro_usd,
         )
         for name, section in configuration.profiles.items()
     }
+
+
+def _options(section: ProfileSection) -> AskedOptions:
+    return AskedOptions(
+        quorum=section.quorum,
+        straggler_grace=section.straggler_grace_seconds,
+        panel_share=section.panel_share,
+        refiner=_refiner(section.refiner),
+        shuffle_seed=section.shuffle_seed,
+        candidate_byte_limit=section.candidate_byte_limit,
+        hedge=_hedge(section.hedge),
+        retry=_retry(section.retry),
+        early_stop_agreement=section.early_stop_agreement,
+        parameters=plain_parameters(section.parameters),
+    )
 
 
 def _refiner(section: RefinerMemberSection | None) -> AskedRefiner | None:
     if section is None:
         return None
     return AskedRefiner(model=section.model, temperature=section.temperature, max_output_tokens=section.max_output_tokens, timeout=section.timeout_seconds)
+
+
+def _hedge(section: HedgeSection | None) -> AskedHedge | None:
+    return None if section is None else AskedHedge(delay=section.delay_seconds, percentile=section.percentile, max=section.most)
+
+
+def _retry(section: RetrySection | None) -> AskedRetry | None:
+    if section is None:
+        return None
+    return AskedRetry(max_attempts=section.max_attempts, rate_limited=section.rate_limited, failed=section.failed, timed_out=section.timed_out)

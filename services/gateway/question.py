@@ -13,15 +13,19 @@ from typing import Annotated, ClassVar
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from services.gateway.text_rules import clean_text, sized_text
+from services.gateway.text_rules import clean_text, sized_text, utf8_length
 from services.models.conversation import Role
 from services.models.plan import MOST_CALLS
+from services.models.retry_policy import MOST_ATTEMPTS
 
 MOST_MESSAGES = 256
 MOST_MESSAGE_BYTES = 1 << 20
 MOST_CONVERSATION_BYTES = 2 << 20
 MOST_PARAMETER_BYTES = 64 << 10
 """Of `StrategyOptions.parameters` in protobuf's encoding."""
+MOST_SCHEMA_BYTES = 64 << 10
+MOST_COST_MICRO_USD = 10**12
+MOST_HEDGES = 64
 MOST_STOPS = 4
 MOST_LABELS = 16
 _ROLES = frozenset(Role)
@@ -61,10 +65,19 @@ def _finite(value: object) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-def _unsupported(value: int | None) -> int | None:
-    if value is not None:
-        raise PydanticCustomError("unsupported", "is not supported yet")
-    return value
+def _known_schema(text: str) -> str:
+    # A character takes at least one byte, so a text with too many characters need not be encoded to be refused.
+    if len(text) > MOST_SCHEMA_BYTES or utf8_length(text) > MOST_SCHEMA_BYTES:
+        raise PydanticCustomError("too_many_bytes", "is larger than {most} bytes", {"most": MOST_SCHEMA_BYTES})
+    if text:
+        # Few requests have one, and what checks it takes its time to load.
+        from services.models.answer_schema import AnswerSchema, BadSchema  # noqa: PLC0415 - see above
+
+        try:
+            AnswerSchema.parse(text)
+        except BadSchema as refusal:
+            raise PydanticCustomError("schema", "{words}", {"words": str(refusal)}) from None
+    return text
 
 
 def _seconds(rule: Callable[[float], bool], words: str) -> AfterValidator:
@@ -83,6 +96,8 @@ Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(clean_
 Temperature = Annotated[float | None, Field(ge=0, le=2)]
 OutputTokens = Annotated[int | None, Field(ge=1, le=131_072)]
 CallTimeout = Annotated[float | None, Field(allow_inf_nan=True), _seconds(lambda seconds: 0 < seconds <= 3600, "above 0 and at most 1 hour")]
+HedgeDelay = Annotated[float | None, Field(allow_inf_nan=True), _seconds(lambda seconds: 0.001 <= seconds <= 600, "from 1 ms to 10 minutes")]
+Attempts = Annotated[int | None, Field(ge=1, le=MOST_ATTEMPTS)]
 Grace = Annotated[float | None, Field(allow_inf_nan=True), _seconds(lambda seconds: 0 <= seconds <= 600, "from 0 to 10 minutes")]
 
 
@@ -125,6 +140,28 @@ class AskedRefiner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskedHedge:
+    """When a second call for the same answer is started."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+    delay: HedgeDelay = None
+    """Seconds; NaN where the duration was malformed."""
+    percentile: Annotated[float | None, Field(ge=50, le=99.9)] = None
+    max: Annotated[int | None, Field(ge=0, le=MOST_HEDGES)] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedRetry:
+    """When a failed call is made again."""
+
+    __pydantic_config__: ClassVar[ConfigDict] = _CHECKED
+    max_attempts: Attempts = None
+    rate_limited: Attempts = None
+    failed: Attempts = None
+    timed_out: Attempts = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AskedOptions:
     """What the strategy may be told."""
 
@@ -138,6 +175,9 @@ class AskedOptions:
     candidate_byte_limit: Annotated[int | None, Field(ge=256, le=1 << 20)] = None
     parameters: Annotated[dict[str, object] | None, AfterValidator(_known_parameters)] = field(default_factory=dict)
     """Empty where none were given; None where they were too large to be read."""
+    hedge: AskedHedge | None = None
+    retry: AskedRetry | None = None
+    early_stop_agreement: Annotated[float | None, Field(gt=0, le=1)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,4 +219,5 @@ class Question:
         Field(max_length=MOST_LABELS),
     ] = field(default_factory=dict)
     """For the caller's own use: in no log, span or metric."""
-    max_cost_micro_usd: Annotated[int | None, AfterValidator(_unsupported)] = None
+    max_cost_micro_usd: Annotated[int | None, Field(ge=1, le=MOST_COST_MICRO_USD)] = None
+    response_schema: Annotated[str, AfterValidator(_known_schema)] = ""

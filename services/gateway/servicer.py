@@ -19,7 +19,9 @@ from ensemble.v1 import (
     strategy_options_pb2,
 )
 from services.chassis.deadline import Deadline
+from services.chassis.errors import RemoteError
 from services.chassis.server_deadline import OVERSTATED_SHARE, deadline_of
+from services.chassis.status import with_fields_below
 from services.gateway.availability import Availability
 from services.gateway.planner import Planner
 from services.gateway.profiles import Profile
@@ -31,10 +33,12 @@ from services.gateway.question import (
     NO_GENERATION,
     NO_OPTIONS,
     AskedGeneration,
+    AskedHedge,
     AskedMember,
     AskedMessage,
     AskedOptions,
     AskedRefiner,
+    AskedRetry,
     Question,
 )
 from services.gateway.runs import Runs
@@ -43,6 +47,9 @@ from services.models.catalogue import ModelEntry
 from services.models.plan import MOST_CALLS
 from services.models.wire.durations import NANOS, to_duration
 from services.models.wire.plans import ROLES, member_to_proto, options_to_proto
+
+_STREAMED = "generate."
+"""Where the question stands in a request for events."""
 
 
 class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
@@ -78,10 +85,14 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
     ) -> AsyncIterator[gateway_service_pb2.StreamGenerateResponse]:
         """Ask the ensemble and tell what happens."""
         deadline = self._deadline(context)
-        plan = self._planner.plan(read_question(request.generate), at="generate.")
+        plan = self._planner.plan(read_question(request.generate), at=_STREAMED)
         async with aclosing(self._runs.stream(plan, deadline)) as events:
-            async for event in events:
-                yield _event(event)
+            try:
+                async for event in events:
+                    yield _event(event)
+            except RemoteError as refusal:
+                # The orchestrator names fields as they stand in a run; only the strategy knows some of its options, so it refuses what was let through here.
+                raise with_fields_below(refusal, _STREAMED) from refusal
 
     async def ListProfiles(
         self,
@@ -135,6 +146,7 @@ def read_question(request: gateway_service_pb2.GenerateRequest) -> Question:
         include_candidates=request.include_candidates,
         labels=dict(islice(request.labels.items(), MOST_LABELS + 1)),
         max_cost_micro_usd=request.max_cost_micro_usd if request.HasField("max_cost_micro_usd") else None,
+        response_schema=request.response_schema,
     )
 
 
@@ -160,6 +172,26 @@ def _options(message: strategy_options_pb2.StrategyOptions) -> AskedOptions:
         shuffle_seed=message.shuffle_seed if message.HasField("shuffle_seed") else None,
         candidate_byte_limit=message.candidate_byte_limit if message.HasField("candidate_byte_limit") else None,
         parameters=_parameters(message.parameters),
+        hedge=_hedge(message.hedge) if message.HasField("hedge") else None,
+        retry=_retry(message.retry) if message.HasField("retry") else None,
+        early_stop_agreement=message.early_stop_agreement if message.HasField("early_stop_agreement") else None,
+    )
+
+
+def _hedge(message: strategy_options_pb2.HedgePolicy) -> AskedHedge:
+    return AskedHedge(
+        delay=_seconds(message.delay) if message.HasField("delay") else None,
+        percentile=message.percentile if message.HasField("percentile") else None,
+        max=message.max if message.HasField("max") else None,
+    )
+
+
+def _retry(message: strategy_options_pb2.RetryPolicy) -> AskedRetry:
+    return AskedRetry(
+        max_attempts=message.max_attempts if message.HasField("max_attempts") else None,
+        rate_limited=message.rate_limited if message.HasField("rate_limited") else None,
+        failed=message.failed if message.HasField("failed") else None,
+        timed_out=message.timed_out if message.HasField("timed_out") else None,
     )
 
 
@@ -222,6 +254,7 @@ def _response(run: orchestrator_service_pb2.RunResponse) -> gateway_service_pb2.
         degraded=run.degraded,
         degradations=run.degradations,
         trace_id=run.trace_id,
+        analysis=run.analysis if run.HasField("analysis") else None,
     )
 
 

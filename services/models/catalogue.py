@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.chassis.configuration import Configuration, ModelSection
 from services.chassis.errors import NotFound
-from services.models.chat import Timeouts
+from services.models.chat import StructuredOutput, Timeouts
 from services.models.prices import Price
 
 
@@ -29,6 +29,10 @@ class ModelEntry:
     """Whether the endpoint can send the answer piece by piece."""
     concurrency: int = 8
     """Most calls at once."""
+    structured_output: StructuredOutput = StructuredOutput.JSON_SCHEMA
+    """How the endpoint is told of a JSON Schema that the answer shall satisfy."""
+    context_tokens: int | None = None
+    """Longest prompt and answer together; None where it is not known."""
 
 
 class Catalogue:
@@ -67,4 +71,6 @@ def _entry(name: str, section: ModelSection) -> ModelEntry:
         else Price(input_usd_per_million=price.input, output_usd_per_million=price.output, cached_input_usd_per_million=price.cached_input),
         stream=section.stream,
         concurrency=section.limits.concurrency,
+        structured_output=StructuredOutput(section.structured_output),
+        context_tokens=section.context_tokens,
     )

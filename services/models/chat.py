@@ -5,6 +5,7 @@ An adapter never raises for anything a provider does; `complete` returns a `Chat
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from services.models.conversation import Message, Sampling
@@ -14,6 +15,17 @@ from services.models.usage import Usage
 
 OnText = Callable[[str], None]
 """Called with each piece of text as it arrives; the pieces joined are the result's text."""
+
+
+class StructuredOutput(StrEnum):
+    """How an endpoint is told of the JSON Schema that an answer shall satisfy, beside the words of the prompt."""
+
+    JSON_SCHEMA = "json_schema"
+    """By the schema itself."""
+    JSON_OBJECT = "json_object"
+    """Only that the answer is JSON."""
+    PROMPT = "prompt"
+    """Not at all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +53,8 @@ class ChatRequest:
     """Longest answer kept, in bytes of UTF-8; a longer one is cut at a character and flagged truncated."""
     stream: bool = True
     """Ask for server-sent events; False for endpoints that cannot."""
+    structured_output: StructuredOutput = StructuredOutput.JSON_SCHEMA
+    """How the endpoint is told of `sampling.response_schema`, where there is one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -37,6 +37,8 @@ class PlannedCall:
     timeout_seconds: float | None = None
     """None takes the model's own."""
     weight: float = 1.0
+    nonce: str = ""
+    """The code in the frame around candidates, where the prompt has one; an answer that holds it is no answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,7 @@ class Completion:
                 member_id=attempt.planned.member_id,
                 model=attempt.planned.model,
                 attempt=attempt.number,
+                attempt_kind=attempt.kind,
                 outcome=result.outcome,
                 reason=result.reason,
                 started_after_seconds=started_after_seconds,
@@ -88,6 +91,8 @@ class Attempt:
     """1 for the first attempt at the same answer."""
     kind: AttemptKind = AttemptKind.FIRST
     permit: Permit | None = None
+    reserved_micro_usd: int = 0
+    """What is set aside for it of the run's own bound on its cost."""
     budget_seconds: float = 0.0
     """How long the call may last, set at the admission."""
     started: bool = False
@@ -110,6 +115,7 @@ def denied(attempt: Attempt, denial: Denial) -> Completion:
             member_id=attempt.planned.member_id,
             model=attempt.planned.model,
             attempt=attempt.number,
+            attempt_kind=attempt.kind,
             outcome=_DENIED[denial.reason],
             reason=f"denied_{denial.reason.lower()}",
             # What could have been had, had the others been granted too, may be had later.
@@ -119,16 +125,17 @@ def denied(attempt: Attempt, denial: Denial) -> Completion:
     )
 
 
-def never_started(attempt: Attempt, outcome: Outcome, reason: str) -> Completion:
-    """Return the completion of an attempt that was never begun."""
+def never_started(attempt: Attempt, outcome: Outcome, reason: str, *, retryable: bool = True) -> Completion:
+    """Return the completion of an attempt that was never begun; `retryable` says whether a later one may succeed."""
     return Completion(
         receipt=CallReceipt(
             candidate_id=attempt.planned.candidate_id,
             member_id=attempt.planned.member_id,
             model=attempt.planned.model,
             attempt=attempt.number,
+            attempt_kind=attempt.kind,
             outcome=outcome,
             reason=reason,
-            retryable=True,
+            retryable=retryable,
         )
     )

@@ -34,6 +34,8 @@ class Sampling:
     """Texts that end the answer; at most 4."""
     seed: int | None = None
     """For providers that can sample reproducibly."""
+    response_schema: str = ""
+    """JSON Schema that the answer shall satisfy, as JSON text; sent to models whose endpoint takes one."""
 
     def overlaid(self, other: "Sampling") -> "Sampling":
         """Return these parameters with every one that `other` sets put over them."""
@@ -43,4 +45,5 @@ class Sampling:
             max_output_tokens=self.max_output_tokens if other.max_output_tokens is None else other.max_output_tokens,
             stop=other.stop or self.stop,
             seed=self.seed if other.seed is None else other.seed,
+            response_schema=other.response_schema or self.response_schema,
         )

@@ -10,9 +10,12 @@ Whatever happens to the caller (cancellation, a crash of the call), each granted
 """
 
 import asyncio
+import itertools
 import logging
+import random
+import secrets
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from opentelemetry import context as otel_context
@@ -20,16 +23,21 @@ from opentelemetry.context import Context
 
 from services.chassis.deadline import Deadline
 from services.chassis.telemetry import Telemetry
+from services.models.answering import Answered, Answering
 from services.models.catalogue import Catalogue, ModelEntry
 from services.models.chat import ChatModel, ChatRequest, ChatResult, OnText, Timeouts
 from services.models.chat_span import chat_span
 from services.models.completion import Attempt, Completion, PlannedCall, denied, never_started
+from services.models.leading_text import Listener, OnRestart
 from services.models.local_permits import LocalReply
 from services.models.outcomes import Outcome
+from services.models.patience import wait_seconds
 from services.models.permits import AcquireReply, AcquireRequest, CallResult, Denial, Permit, PermitOutcome, Permits, PermitSpec
 from services.models.prices import cost_of
 from services.models.provenance import Degradation
 from services.models.reporter import OutcomeReporter
+from services.models.retry_policy import RetryPolicy
+from services.models.spending import Spending
 from services.models.token_estimates import estimate_messages, estimate_text
 from services.models.usage import Usage
 
@@ -39,6 +47,14 @@ SETTLE_SECONDS = 1.0
 """How long a run waits for its own reports before it asks for more; a limiter that takes longer has worse troubles."""
 LEASE_MARGIN_SECONDS = 5.0
 """How much longer a permit is held than the call it is for may last, so that its report comes before its lease ends."""
+
+
+def _nothing() -> None:
+    """Nobody needs to know."""
+
+
+def _new_token() -> str:
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,69 +68,139 @@ class Guard:
     """By the provider's name in the configuration."""
     telemetry: Telemetry
     clock: Callable[[], float] = time.monotonic
+    draw: Callable[[], float] = random.random
+    """A number from 0 to 1, for the jitter of waits."""
+    new_token: Callable[[], str] = _new_token
+    """Keeps a run's decisions apart from those of any other run, one with the same id included."""
     late_replies: "set[asyncio.Future[AcquireReply]]" = field(default_factory=set)
     """Acquires whose callers have gone; kept here because the event loop itself keeps no task alive."""
 
-    def begin(self, run_id: str, tenant: str = "") -> "GuardedRun":
-        """Start the clock of one run; reports will belong to the trace context that is current now."""
-        return GuardedRun(self, run_id, tenant, self.clock(), otel_context.get_current())
+    def begin(self, tenant: str = "", *, max_cost_micro_usd: int | None = None) -> "GuardedRun":
+        """Start the clock of one run, which may cost so much; reports will belong to the trace context that is current now."""
+        return GuardedRun(self, tenant, Spending(max_cost_micro_usd), otel_context.get_current())
 
 
 class GuardedRun:
     """The guarded calls of one run."""
 
-    def __init__(self, guard: Guard, run_id: str, tenant: str, origin: float, context: Context) -> None:
+    def __init__(self, guard: Guard, tenant: str, spending: Spending, context: Context) -> None:
         self._guard = guard
-        self._run_id = run_id
+        self._token = guard.new_token()
         self._tenant = tenant
+        self._spending = spending
         self._context = context
         self._batches = 0
         self._unsettled: dict[str, set[asyncio.Future[None]]] = {}
         self._degradations: dict[Degradation, None] = {}
-        self.origin = origin
+        self.origin = guard.clock()
         """When the run began, on the guard's clock."""
+        self.draw = guard.draw
+
+    def now(self) -> float:
+        """Return the time on the guard's clock, in seconds."""
+        return self._guard.clock()
 
     def elapsed_seconds(self) -> float:
         """Return the time since the run began."""
         return self._guard.clock() - self.origin
 
     @property
+    def remaining_micro_usd(self) -> int | None:
+        """What the run may still spend; None where it has no bound."""
+        return self._spending.remaining
+
+    def entry(self, model: str) -> ModelEntry:
+        """Return a model of the catalogue. Raises `NotFound`."""
+        return self._guard.catalogue.get(model)
+
+    def spent_elsewhere(self, micro_usd: int) -> None:
+        """Note what another service has spent for this run."""
+        self._spending.spend(micro_usd)
+
+    @property
     def degradations(self) -> tuple[Degradation, ...]:
         """What was wrong with how the run's permits were decided; each reason once."""
         return tuple(self._degradations)
 
-    async def admit(self, attempts: Sequence[Attempt], *, min_granted: int, deadline: Deadline) -> list[Attempt]:
+    async def admit(self, attempts: Sequence[Attempt], *, min_granted: int, deadline: Deadline, patient: bool = False) -> list[Attempt]:
         """Ask for a permit for each attempt in one indivisible step; return those that have one.
 
-        The others are complete afterwards, with the outcome that their denial means. Raises `DependencyUnavailable` where the limiter cannot be reached,
-        `NotFound` where a model is not in the catalogue.
+        The others are complete afterwards, with the outcome that their denial means. Where fewer than `min_granted` can be had nothing is charged; a patient
+        caller then waits, within the deadline, until the limiter says that they can, and asks again. Raises `DependencyUnavailable` where the limiter cannot be
+        reached, `NotFound` where a model is not in the catalogue.
         """
+        for waits in itertools.count():
+            admitted = await self._admit_now(attempts, min_granted=min_granted, deadline=deadline)
+            if admitted or not patient:
+                return admitted
+            denied = [attempt.finished.receipt for attempt in attempts]
+            wait = wait_seconds(denied, needed=max(1, min_granted), deadline=deadline, waits=waits, draw=self.draw)
+            if wait is None:
+                return []
+            await asyncio.sleep(wait)
+        raise AssertionError
+
+    async def _admit_now(self, attempts: Sequence[Attempt], *, min_granted: int, deadline: Deadline) -> list[Attempt]:
+        """Ask once."""
         entries = [self._guard.catalogue.get(attempt.planned.model) for attempt in attempts]
         await self.settled({entry.name for entry in entries})
-        self._batches += 1
         asked_at = self._guard.clock()
+        asked = self._affordable(attempts, entries, min_granted)
+        if not asked:
+            return []
+        self._batches += 1
         request = AcquireRequest(
             # Each acquire of a run is a decision of its own; the number keeps its id apart from the others'.
-            request_id=f"{self._run_id}:{attempts[0].planned.member_id}:{self._batches}",
+            request_id=f"{self._token}:{self._batches}",
             tenant=self._tenant,
-            specs=tuple(_spec(attempt, entry) for attempt, entry in zip(attempts, entries, strict=True)),
+            specs=tuple(spec for _, _, spec in asked),
             min_granted=min_granted,
-            lease_seconds=max(self._longest_seconds(a, e, deadline) for a, e in zip(attempts, entries, strict=True)) + LEASE_MARGIN_SECONDS,
+            lease_seconds=max(self._longest_seconds(attempt, entry, deadline) for attempt, entry, _ in asked) + LEASE_MARGIN_SECONDS,
         )
-        reply = await self._acquire(request)
+        try:
+            reply = await self._acquire(request)
+        except BaseException:
+            self._free(attempt for attempt, _, _ in asked)
+            raise
         if reply.degraded:
             self._degradations[Degradation.LIMITER_DOWN if isinstance(reply, LocalReply) else Degradation.LIMITER_STORE_DOWN] = None
         admitted = []
-        for attempt, entry, decision in zip(attempts, entries, reply.decisions, strict=True):
+        for (attempt, entry, _), decision in zip(asked, reply.decisions, strict=True):
             if isinstance(decision, Denial):
+                self._free([attempt])
                 attempt.completion = denied(attempt, decision)
             else:
                 attempt.permit = decision
                 # A limiter may grant a shorter lease than was asked for; the call must end within it.
                 lease_end = asked_at + decision.lease_seconds - LEASE_MARGIN_SECONDS / 5
                 attempt.budget_seconds = min(self._longest_seconds(attempt, entry, deadline), max(0.0, lease_end - self._guard.clock()))
+                attempt.completion = None
                 admitted.append(attempt)
         return admitted
+
+    def _affordable(self, attempts: Sequence[Attempt], entries: Sequence[ModelEntry], min_granted: int) -> list[tuple[Attempt, ModelEntry, PermitSpec]]:
+        """Set aside what each attempt costs at worst; return those for which there is enough, none where they are fewer than are needed."""
+        asked = []
+        for attempt, entry in zip(attempts, entries, strict=True):
+            spec = _spec(attempt, entry)
+            if self._spending.reserve(spec.cost_micro_usd):
+                attempt.reserved_micro_usd = spec.cost_micro_usd
+                asked.append((attempt, entry, spec))
+            else:
+                attempt.completion = never_started(attempt, Outcome.BUDGET_EXHAUSTED, "max_cost", retryable=False)
+                self._degradations[Degradation.MAX_COST_REACHED] = None
+        if len(asked) >= min_granted:
+            return asked
+        for attempt, _, _ in asked:
+            attempt.completion = never_started(attempt, Outcome.NOT_STARTED, "denied_min_not_met")
+        self._free(attempt for attempt, _, _ in asked)
+        return []
+
+    def _free(self, attempts: Iterable[Attempt]) -> None:
+        """Give back what was set aside for calls that will not be made."""
+        for attempt in attempts:
+            self._spending.give_back(attempt.reserved_micro_usd)
+            attempt.reserved_micro_usd = 0
 
     async def call(self, attempt: Attempt, on_text: OnText | None = None) -> Completion:
         """Make an admitted call; report its permit whatever happens. Raises only CancelledError, and leaves the attempt complete even then."""
@@ -156,14 +242,12 @@ class GuardedRun:
             span.finish(attempt.completion, result)
             return attempt.completion
 
-    async def attempt(self, planned: PlannedCall, *, deadline: Deadline, number: int = 1, on_text: OnText | None = None) -> Completion:
-        """Admit and make one call. Raises `DependencyUnavailable` where the limiter cannot be reached."""
-        attempt = Attempt(planned=planned, number=number)
-        if deadline.expired:
-            return never_started(attempt, Outcome.NOT_STARTED, "deadline")
-        if await self.admit([attempt], min_granted=0, deadline=deadline):
-            return await self.call(attempt, on_text)
-        return attempt.finished
+    async def persist(
+        self, planned: PlannedCall, *, deadline: Deadline, retry: RetryPolicy, on_text: OnText | None = None, on_restart: OnRestart | None = None
+    ) -> Answered:
+        """Admit and make one call, again where the policy allows; return how it ended. Raises `DependencyUnavailable` where the limiter cannot be reached."""
+        listener = None if on_text is None else Listener(on_text=on_text, on_restart=on_restart or _nothing)
+        return await Answering(self, planned, deadline=deadline, retry=retry, listener=listener).answer()
 
     async def settled(self, models: Collection[str]) -> None:
         """Wait until the limiter knows of the ended calls to these models.
@@ -178,6 +262,7 @@ class GuardedRun:
         """Release the permits of admitted attempts that were never started."""
         idle = [attempt for attempt in attempts if attempt.permit is not None and not attempt.started]
         self._guard.reporter.release([attempt.permit.permit_id for attempt in idle if attempt.permit is not None], self._context)
+        self._free(idle)
         for attempt in idle:
             attempt.started = True
             attempt.completion = never_started(attempt, attempt.stop_outcome, attempt.stop_reason)
@@ -204,6 +289,9 @@ class GuardedRun:
 
     def _settle(self, attempt: Attempt, entry: ModelEntry, permit: Permit, result: ChatResult, started: float) -> Completion:
         """Report the permit and write the attempt's record."""
+        if result.outcome is Outcome.OK and attempt.planned.nonce and attempt.planned.nonce in result.text:
+            # The provider did its work, but an answer with the code in it repeats the frame around the candidates, so it is none.
+            result = replace(result, outcome=Outcome.EMPTY, reason="prompt_echoed")
         usage = result.usage if result.usage is not None else _estimated_usage(attempt, result)
         cost = cost_of(usage, entry.price, result.provider_cost_micro_usd)
         sent = self._guard.reporter.report(
@@ -221,6 +309,8 @@ class GuardedRun:
             ),
             self._context,
         )
+        self._spending.spend(cost.micro_usd, reserved=attempt.reserved_micro_usd)
+        attempt.reserved_micro_usd = 0
         unsettled = self._unsettled.setdefault(entry.name, set())
         unsettled.add(sent)
         sent.add_done_callback(unsettled.discard)
@@ -248,6 +338,7 @@ def _chat_request(attempt: Attempt, entry: ModelEntry) -> ChatRequest:
         sampling=replace(attempt.planned.sampling, max_output_tokens=_output_cap(attempt, entry)),
         timeouts=Timeouts(total=total, first_token=min(total, entry.timeouts.first_token), idle=min(total, entry.timeouts.idle)),
         stream=entry.stream,
+        structured_output=entry.structured_output,
     )
 
 

@@ -8,6 +8,7 @@ Requests go over aiohttp for the same reason: over httpx2's own transport a call
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,7 +21,7 @@ from openai._types import RequestOptions
 from pydantic import SecretStr
 
 from services.models.aiohttp_transport import AiohttpTransport
-from services.models.chat import ChatRequest, ChatResult, OnText
+from services.models.chat import ChatRequest, ChatResult, OnText, StructuredOutput
 from services.models.chat_call import ChatCall
 from services.models.outcomes import Outcome
 from services.models.permits import CallResult
@@ -128,6 +129,14 @@ class OpenAIEndpoint:
             await response.aclose()
 
 
+def _response_format(request: ChatRequest) -> dict[str, Any] | None:
+    if not request.sampling.response_schema or request.structured_output is StructuredOutput.PROMPT:
+        return None
+    if request.structured_output is StructuredOutput.JSON_OBJECT:
+        return {"type": "json_object"}
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(request.sampling.response_schema)}}
+
+
 def _body(request: ChatRequest) -> dict[str, Any]:
     sampling = request.sampling
     optional = {
@@ -136,6 +145,7 @@ def _body(request: ChatRequest) -> dict[str, Any]:
         "max_tokens": sampling.max_output_tokens,
         "stop": list(sampling.stop) or None,
         "seed": sampling.seed,
+        "response_format": _response_format(request),
     }
     return {
         "model": request.provider_model,

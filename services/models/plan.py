@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from services.models.conversation import Message, Sampling
 from services.models.refinement import DEFAULT_CANDIDATE_BYTE_LIMIT, Writer
+from services.models.retry_policy import RetryPolicy
 
 MOST_CALLS = 8
 """Most calls in one panel; more is refused, never clamped."""
@@ -33,6 +34,18 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HedgePolicy:
+    """When a second call for the same answer is started while the first is still under way."""
+
+    delay_seconds: float = 2.0
+    """How long a call may take before it is hedged."""
+    percentile: float | None = None
+    """Instead of the delay: the percentage of the model's recent calls that were faster, once there are enough of them."""
+    most: int | None = None
+    """Most hedges in one run; None takes the strategy's own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StrategyOptions:
     """What every strategy may be told; None takes the strategy's own default."""
 
@@ -45,6 +58,11 @@ class StrategyOptions:
     refiner: Writer | None = None
     shuffle_seed: int | None = None
     candidate_byte_limit: int = DEFAULT_CANDIDATE_BYTE_LIMIT
+    hedge: HedgePolicy | None = None
+    """None hedges nothing, but for the strategy whose point it is."""
+    retry: RetryPolicy = RetryPolicy()
+    early_stop_agreement: float | None = None
+    """The panel ends once its quorum is met and its answers agree this far, above 0 to 1."""
     parameters: Mapping[str, object] = field(default_factory=dict)
     """Options that one strategy alone understands."""
 
@@ -61,3 +79,7 @@ class RunPlan:
     options: StrategyOptions = StrategyOptions()
     sampling: Sampling = Sampling()
     include_candidates: bool = False
+    max_cost_micro_usd: int | None = None
+    """Most that the run may cost, in micro-USD; None for no bound."""
+    response_schema: str = ""
+    """JSON Schema that the answer must satisfy, as JSON text; empty for none."""

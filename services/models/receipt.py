@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from services.models.outcomes import Outcome
+from services.models.permits import AttemptKind
 from services.models.usage import Cost, Usage
 
 
@@ -30,6 +31,7 @@ class CallReceipt:
     retryable: bool = False
     """Whether another attempt may succeed later; not sent on the wire."""
     retry_after_seconds: float | None = None
+    attempt_kind: AttemptKind = AttemptKind.FIRST
 
     def shifted(self, seconds: float) -> "CallReceipt":
         """Return the same record counted from an origin that lies `seconds` earlier."""
@@ -60,6 +62,8 @@ class Receipt:
     """The part of the latency during which no model call was under way."""
     usage: Usage
     cost: Cost
+    agreement: float | None = None
+    """How far the good candidates agree, 0 to 1; None below two of them."""
 
 
 def totals(calls: Iterable[CallReceipt]) -> tuple[Usage, Cost]:

@@ -2,17 +2,42 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 from services.chassis.deadline import Deadline
 from services.models.conversation import Message, Sampling
 from services.models.provenance import Degradation, Provenance
 from services.models.receipt import CallReceipt
+from services.models.retry_policy import RetryPolicy
 
 DEFAULT_CANDIDATE_BYTE_LIMIT = 65_536
 
 OnAnswer = Callable[[str, bool], None]
 """Called with each piece of the answer as it grows, and whether all that came before is void."""
+
+
+class RefineMethod(StrEnum):
+    """What is made of the candidates. The names are those of `ensemble.v1.RefineMethod`."""
+
+    FUSE = "FUSE"
+    JUDGE = "JUDGE"
+    RANK = "RANK"
+    CONSISTENT = "CONSISTENT"
+    SCORE = "SCORE"
+    ANALYSE = "ANALYSE"
+    REPAIR = "REPAIR"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """What candidates have in common and where they differ, in a model's words."""
+
+    consensus: tuple[str, ...] = ()
+    contradictions: tuple[str, ...] = ()
+    partial_coverage: tuple[str, ...] = ()
+    unique_insights: tuple[str, ...] = ()
+    blind_spots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +58,8 @@ class RefinementCandidate:
     model: str
     text: str
     weight: float = 1.0
+    rank: int | None = None
+    """From an earlier stage, 1 for the best; None where there was none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,17 +77,35 @@ class Refinement:
     shuffle_seed: int | None = None
     """None derives the order from the run id."""
     candidate_byte_limit: int = DEFAULT_CANDIDATE_BYTE_LIMIT
+    method: RefineMethod = RefineMethod.FUSE
+    judges: tuple[Writer, ...] = ()
+    """Of RANK; empty takes the writer."""
+    passes: int = 1
+    """Of JUDGE and CONSISTENT: 2 judges once more with the order reversed."""
+    analysis: Analysis | None = None
+    """For the writer of FUSE to look at."""
+    response_schema: str = ""
+    """JSON Schema that the answer must satisfy, as JSON text; empty for none."""
+    problem: str = ""
+    """What is wrong with the candidate of REPAIR, in words that hold nothing of it."""
+    retry: RetryPolicy = RetryPolicy()
+    max_cost_micro_usd: int | None = None
+    """Most that the refinement may cost, in micro-USD; None for no bound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refined:
-    """The one answer."""
+    """What became of the candidates."""
 
     answer: str
     provenance: Provenance
     calls: tuple[CallReceipt, ...] = ()
     """Counted from the start of the refinement."""
     degradations: tuple[Degradation, ...] = ()
+    analysis: Analysis | None = None
+    """What ANALYSE found; None where it failed."""
+    score: float | None = None
+    """What SCORE found, 0 to 1; None where it failed."""
 
 
 class Refiner(Protocol):
@@ -72,5 +117,5 @@ class Refiner(Protocol):
 
 
 def best_candidate(candidates: Sequence[RefinementCandidate]) -> RefinementCandidate:
-    """Return the candidate with the greatest weight, the first of them where several have it; never random, never by length."""
-    return max(candidates, key=lambda candidate: candidate.weight)
+    """Return the candidate of the best rank, else of the greatest weight, else the first; never random, never by length."""
+    return min(candidates, key=lambda candidate: (float("inf") if candidate.rank is None else candidate.rank, -candidate.weight))

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from services.models.receipt import CallReceipt
+from services.models.permits import AttemptKind
+from services.models.receipt import CallReceipt, StageReceipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,33 +31,44 @@ class RunStarted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateStarted:
-    """A call to a member begins."""
+    """An attempt at a candidate begins."""
 
     candidate_id: str
     model: str
+    attempt: int = 1
+    kind: AttemptKind = AttemptKind.FIRST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateDelta:
-    """A member said more."""
+    """A member said more, or, where `restart` is set, starts anew."""
 
     candidate_id: str
     text: str
+    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandidateFinished:
-    """A call to a member ended, in whatever way."""
+    """A candidate is there, or all attempts at it ended in whatever way."""
 
     candidate: Candidate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefinementStarted:
-    """Candidates are in; refinement begins."""
+    """Candidates are in; a stage of refinement begins."""
 
     model: str
     candidate_ids: tuple[str, ...]
+    stage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageFinished:
+    """A stage is over."""
+
+    stage: StageReceipt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +79,7 @@ class AnswerDelta:
     restart: bool = False
 
 
-RunEvent = RunStarted | CandidateStarted | CandidateDelta | CandidateFinished | RefinementStarted | AnswerDelta
+RunEvent = RunStarted | CandidateStarted | CandidateDelta | CandidateFinished | RefinementStarted | StageFinished | AnswerDelta
 
 Emit = Callable[[RunEvent], None]
 """Takes an event; must neither block nor raise."""

@@ -10,8 +10,10 @@ from ensemble.v1 import candidate_pb2, orchestrator_service_pb2, orchestrator_se
 from services.chassis.event_stream import Put, stream_events
 from services.chassis.server_deadline import deadline_of
 from services.chassis.trace_context import current_trace_id
+from services.models.wire.permits import ATTEMPT_KINDS
 from services.models.wire.plans import plan_from_proto
-from services.models.wire.receipts import OUTCOMES, call_to_proto, degradations_to_proto, provenance_to_proto, receipt_to_proto
+from services.models.wire.receipts import OUTCOMES, call_to_proto, degradations_to_proto, provenance_to_proto, receipt_to_proto, stage_to_proto
+from services.models.wire.refinements import analysis_to_proto
 from services.orchestrator.ensemble import Ensemble, RunResult
 from services.orchestrator.events import (
     AnswerDelta,
@@ -22,6 +24,7 @@ from services.orchestrator.events import (
     RefinementStarted,
     RunEvent,
     RunStarted,
+    StageFinished,
 )
 
 DEFAULT_DEADLINE_SECONDS = 60.0
@@ -83,6 +86,7 @@ def result_to_proto(result: RunResult) -> orchestrator_service_pb2.RunResponse:
         degraded=bool(result.answer.degradations),
         degradations=degradations_to_proto(result.answer.degradations),
         trace_id=result.trace_id,
+        analysis=None if result.answer.analysis is None else analysis_to_proto(result.answer.analysis),
     )
 
 
@@ -95,14 +99,20 @@ def event_to_proto(event: RunEvent, trace_id: str) -> orchestrator_service_pb2.S
                 run_started=run_event_pb2.RunStarted(run_id=event.run_id, strategy=event.strategy, candidate_ids=event.candidate_ids, trace_id=trace_id)
             )
         case CandidateStarted():
-            return response(candidate_started=run_event_pb2.CandidateStarted(candidate_id=event.candidate_id, model=event.model))
+            return response(
+                candidate_started=run_event_pb2.CandidateStarted(
+                    candidate_id=event.candidate_id, model=event.model, attempt=event.attempt, attempt_kind=ATTEMPT_KINDS.to_wire(event.kind)
+                )
+            )
         case CandidateDelta():
-            return response(candidate_delta=run_event_pb2.CandidateDelta(candidate_id=event.candidate_id, text=event.text))
+            return response(candidate_delta=run_event_pb2.CandidateDelta(candidate_id=event.candidate_id, text=event.text, restart=event.restart))
         case CandidateFinished():
             return response(
                 candidate_finished=run_event_pb2.CandidateFinished(candidate=candidate_to_proto(event.candidate), call=call_to_proto(event.candidate.call))
             )
         case RefinementStarted():
-            return response(refinement_started=run_event_pb2.RefinementStarted(model=event.model, candidate_ids=event.candidate_ids))
+            return response(refinement_started=run_event_pb2.RefinementStarted(model=event.model, candidate_ids=event.candidate_ids, stage=event.stage))
+        case StageFinished():
+            return response(stage_finished=run_event_pb2.StageFinished(stage=stage_to_proto(event.stage)))
         case AnswerDelta():
             return response(answer_delta=run_event_pb2.AnswerDelta(text=event.text, restart=event.restart))

@@ -11,7 +11,8 @@ from services.chassis.server import RunningServer, serve
 from services.chassis.telemetry import TelemetrySettings, start_telemetry
 from services.models.chat import ChatModel
 from services.models.guarded_models import open_guard
-from services.refiner.fuse import Fuser
+from services.refiner.bias import BiasRecorder
+from services.refiner.guarded_refiner import GuardedRefiner
 from services.refiner.servicer import RefinerServicer
 from services.refiner.settings import RefinerSettings
 
@@ -27,7 +28,7 @@ async def application(
     telemetry = start_telemetry("refiner", TelemetrySettings.from_configuration(configuration))
     try:
         async with open_guard(configuration, settings.limiter, settings.limiter_down, telemetry, providers=providers) as guard:
-            servicer = RefinerServicer(Fuser(guard=guard))
+            servicer = RefinerServicer(GuardedRefiner(guard=guard, bias=BiasRecorder(telemetry)))
 
             def register(server: grpc.aio.Server) -> None:
                 refiner_service_pb2_grpc.add_RefinerServiceServicer_to_server(servicer, server)

@@ -9,8 +9,8 @@ import grpc
 from ensemble.v1 import refiner_service_pb2, refiner_service_pb2_grpc, run_event_pb2
 from services.chassis.event_stream import Put, stream_events
 from services.chassis.server_deadline import deadline_of
+from services.models.refinement import Refiner
 from services.models.wire.refinements import refined_to_proto, refinement_from_proto
-from services.refiner.fuse import Fuser
 
 DEFAULT_DEADLINE_SECONDS = 60.0
 DEADLINE_CAP_SECONDS = 3600.0
@@ -19,16 +19,16 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class RefinerServicer(refiner_service_pb2_grpc.RefinerServiceServicer):
-    """Translates; the `Fuser` decides."""
+    """Translates; the refiner decides."""
 
-    def __init__(self, fuser: Fuser) -> None:
-        self._fuser = fuser
+    def __init__(self, refiner: Refiner) -> None:
+        self._refiner = refiner
 
     async def Refine(self, request: refiner_service_pb2.RefineRequest, context: Context) -> refiner_service_pb2.RefineResponse:
         """Refine and return the answer."""
         refinement = refinement_from_proto(request)
         deadline = deadline_of(context, default_seconds=DEFAULT_DEADLINE_SECONDS, cap_seconds=DEADLINE_CAP_SECONDS)
-        return refined_to_proto(await self._fuser.refine(refinement, deadline))
+        return refined_to_proto(await self._refiner.refine(refinement, deadline))
 
     async def StreamRefine(self, request: refiner_service_pb2.StreamRefineRequest, context: Context) -> AsyncIterator[refiner_service_pb2.StreamRefineResponse]:
         """Refine and stream the answer as it grows."""
@@ -39,7 +39,7 @@ class RefinerServicer(refiner_service_pb2_grpc.RefinerServiceServicer):
             def listen(text: str, restart: bool) -> None:
                 put(refiner_service_pb2.StreamRefineResponse(answer_delta=run_event_pb2.AnswerDelta(text=text, restart=restart)))
 
-            refined = await self._fuser.refine(refinement, deadline, listen)
+            refined = await self._refiner.refine(refinement, deadline, listen)
             return refiner_service_pb2.StreamRefineResponse(finished=refined_to_proto(refined))
 
         async with aclosing(stream_events(work)) as events:

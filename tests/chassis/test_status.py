@@ -16,6 +16,7 @@ from services.chassis.errors import (
     DependencyUnavailable,
     EnsembleError,
     FieldViolation,
+    InvalidAnswer,
     InvalidInput,
     NoQuorum,
     NotAllowed,
@@ -26,7 +27,7 @@ from services.chassis.errors import (
     Unauthenticated,
     Unsupported,
 )
-from services.chassis.status import DETAILS_KEY, DETAILS_LIMIT, from_rpc_error, internal_status, to_status
+from services.chassis.status import DETAILS_KEY, DETAILS_LIMIT, from_rpc_error, internal_status, to_status, with_fields_below
 
 Code = grpc.StatusCode
 
@@ -52,7 +53,22 @@ ROWS: list[tuple[EnsembleError, grpc.StatusCode, str, dict[str, str], list[str]]
         {"needed": "1", "succeeded": "0", "candidate.a": "EMPTY"},
         [],
     ),
+    (
+        InvalidAnswer("at /a: is not of the type string", 1250),
+        Code.FAILED_PRECONDITION,
+        "ANSWER_INVALID",
+        {"problem": "at /a: is not of the type string", "cost_micro_usd": "1250"},
+        [],
+    ),
     (DeadlineSpent("refinement"), Code.DEADLINE_EXCEEDED, "DEADLINE_SPENT", {"stage": "refinement"}, []),
+    (DeadlineSpent("the panel", 0), Code.DEADLINE_EXCEEDED, "DEADLINE_SPENT", {"stage": "the panel", "cost_micro_usd": "0"}, []),
+    (
+        NoQuorum(needed=1, succeeded=0, outcomes={}, retryable=False, cost_micro_usd=70),
+        Code.FAILED_PRECONDITION,
+        "NO_QUORUM",
+        {"needed": "1", "succeeded": "0", "cost_micro_usd": "70"},
+        [],
+    ),
     (DependencyUnavailable("limiter", 0.25), Code.UNAVAILABLE, "LIMITER_UNAVAILABLE", {"service": "limiter"}, ["RetryInfo"]),
     (Unsupported("WatchState"), Code.UNIMPLEMENTED, "UNSUPPORTED", {"rpc": "WatchState"}, []),
 ]
@@ -157,6 +173,7 @@ big_errors = st.one_of(
         retryable=st.booleans(),
         retry_after_seconds=times,
     ),
+    st.builds(InvalidAnswer, texts, st.integers(0, 10**12)),
     st.builds(DeadlineSpent, texts),
     st.builds(DependencyUnavailable, texts, times),
     st.builds(Unsupported, texts),
@@ -312,3 +329,56 @@ def test_many_small_violations_stay_under_the_limit() -> None:
     """What the wire adds to each of them counts too."""
     result = to_status(InvalidInput([FieldViolation(field="f", description="")] * 5000))
     assert DETAILS_LIMIT - 1024 < len(result.details) <= DETAILS_LIMIT
+
+
+def remote(error: EnsembleError) -> RemoteError:
+    """Return an error as the service before us sees it."""
+    status = to_status(error)
+    passed = from_rpc_error("orchestrator", rpc_error(status.code, status.message, status.details))
+    assert isinstance(passed, RemoteError)
+    return passed
+
+
+def test_fields_of_another_service_get_the_path_they_have_here() -> None:
+    """Path and text have the prefix; code, reason and words stay."""
+    refusal = remote(InvalidInput([FieldViolation(field="a[1].b", description="is too long"), FieldViolation(field="c", description="is unknown")]))
+    below = with_fields_below(refusal, "generate.")
+    assert (below.code, below.message) == ("INVALID_ARGUMENT", "generate.a[1].b: is too long; generate.c: is unknown")
+    packed = status_pb2.Status.FromString(below.details)
+    assert (packed.code, packed.message) == (Code.INVALID_ARGUMENT.value[0], below.message)
+    found = parsed(below.details)
+    assert [(one.field, one.description) for one in found["BadRequest"].field_violations] == [("generate.a[1].b", "is too long"), ("generate.c", "is unknown")]
+    assert (found["ErrorInfo"].reason, found["ErrorInfo"].domain, dict(found["ErrorInfo"].metadata)) == ("INVALID_INPUT", "ensemble", {})
+    assert to_status(below).details == below.details
+
+
+@pytest.mark.parametrize("error", [row[0] for row in ROWS if not isinstance(row[0], InvalidInput)], ids=lambda error: type(error).__name__)
+def test_a_refusal_that_names_no_field_stays_as_it_is(error: EnsembleError) -> None:
+    """There is nothing to put a prefix before."""
+    refusal = remote(error)
+    assert with_fields_below(refusal, "generate.") is refusal
+
+
+@given(st.lists(st.builds(FieldViolation, field=texts, description=texts), min_size=1, max_size=40))
+def test_a_prefix_keeps_the_details_under_the_limit(violations: list[FieldViolation]) -> None:
+    """However full the details were, those with prefixes fit, and every violation is told or counted."""
+    below = with_fields_below(remote(InvalidInput(violations)), "generate.")
+    assert len(below.details) <= DETAILS_LIMIT
+    assert len(below.message.encode()) <= 512
+    found = parsed(below.details)
+    told = found["BadRequest"].field_violations
+    assert all(one.field.startswith("generate.") for one in told)
+    assert len(told) + int(found["ErrorInfo"].metadata["violations_left_out"] or 0) == len(violations)
+
+
+def test_violations_for_which_a_prefix_leaves_no_room_are_counted_with_those_before() -> None:
+    """The first ones are told, and the rest is one number."""
+    refusal = remote(InvalidInput([FieldViolation(field=f"f{number}", description="d") for number in range(2000)]))
+    before = len(parsed(refusal.details)["BadRequest"].field_violations)
+    below = with_fields_below(refusal, "generate.")
+    found = parsed(below.details)
+    told = [violation.field for violation in found["BadRequest"].field_violations]
+    assert 100 < len(told) < before
+    assert told == [f"generate.f{number}" for number in range(len(told))]
+    assert found["ErrorInfo"].metadata["violations_left_out"] == str(2000 - len(told))
+    assert DETAILS_LIMIT - 512 < len(below.details) <= DETAILS_LIMIT

@@ -11,10 +11,11 @@ from pathlib import Path
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2
 from typer.testing import CliRunner
 
-from ensemble.v1 import run_event_pb2
+from ensemble.v1 import gateway_service_pb2, run_event_pb2, strategy_options_pb2
 from services.cli.exit_codes import CommandError
 from services.cli.gateway_client import MAX_MESSAGE_BYTES
 from services.cli.main import app
@@ -223,6 +224,9 @@ async def test_a_file_that_cannot_be_written_does_not_lose_the_answer(gateway: F
         (("--system", "a" * (MAX_MESSAGE_BYTES - 10), "What?"), "longer than"),
         (("--file", "/dev/zero"), "longer than"),
         (("What?", "-g", "no address"), "HOST:PORT"),
+        (("What?", "--parameter", "layers"), "--parameter must be NAME=VALUE"),
+        (("What?", "--parameter", "a=1", "--parameter", "a=2"), "--parameter a is given twice"),
+        (("What?", "--schema", "/dev/zero"), "--schema /dev/zero: is larger"),
     ],
 )
 def test_what_no_request_can_hold_is_refused_here(arguments: tuple[str, ...], words: str) -> None:
@@ -232,6 +236,85 @@ def test_what_no_request_can_hold_is_refused_here(arguments: tuple[str, ...], wo
     done = CliRunner().invoke(app, ["ask", "-g", NOWHERE, *arguments, "--json"])
     error = json.loads(done.stdout)["error"]
     assert (done.exit_code, error["code"], words in error["message"], done.stderr) == (2, "WRONG", True, "")
+
+
+async def test_what_is_said_of_strategy_cost_and_attempts_reaches_the_gateway(gateway: FakeGateway, tmp_path: Path) -> None:
+    """Each option as the field that it means, and the schema as it stands in its file."""
+    schema = '{\n "type": "object", "required": ["größe"]}\n'
+    file = tmp_path / "schema.json"
+    await asyncio.to_thread(file.write_text, schema, encoding="utf-8")
+    options = ("--parameter", "layers=2", "--parameter", 'judges=["a"]', "--parameter", "rubric=be brief", "--schema", str(file), "--max-cost", "0.29")
+    done = await ensemble("ask", "What?", "-g", gateway.address, *options, "--hedge-delay", "1.5", "--retries", "0")
+    assert done.code == 0
+    (request,) = gateway.requests
+    assert MessageToDict(request.options.parameters) == {"layers": 2.0, "judges": ["a"], "rubric": "be brief"}
+    assert (request.response_schema, request.max_cost_micro_usd) == (schema, 290_000)
+    assert request.options.hedge == strategy_options_pb2.HedgePolicy(delay=Duration(seconds=1, nanos=500_000_000))
+    assert request.options.retry == strategy_options_pb2.RetryPolicy(max_attempts=1)
+
+
+async def test_what_is_not_said_is_left_to_the_profile(gateway: FakeGateway) -> None:
+    """None of the options is set that was not given, so that the profile's own hold."""
+    await ensemble("ask", "What?", "-g", gateway.address)
+    (request,) = gateway.requests
+    assert request == gateway_service_pb2.GenerateRequest(prompt="What?")
+
+
+def test_a_schema_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """A file that is missing, too large, empty or no text ends with 2, and the option and the file are named."""
+    for name, content, words in (
+        ("missing", None, "No such file or directory"),
+        ("large", b"{" + b" " * (64 << 10), "is larger than 64 KiB"),
+        ("empty", b" \n", "is empty"),
+        ("latin", b'{"a": "\xe9"}', "is not UTF-8 (byte 7)"),
+    ):
+        file = tmp_path / name
+        if content is not None:
+            file.write_bytes(content)
+        done = CliRunner().invoke(app, ["ask", "What?", "-g", NOWHERE, "--schema", str(file)])
+        assert (done.exit_code, done.stderr) == (2, f"--schema {file}: {words}\n")
+
+
+async def test_a_schema_may_begin_with_a_byte_order_mark(gateway: FakeGateway, tmp_path: Path) -> None:
+    """It is no part of the text; the largest file is taken."""
+    file = tmp_path / "schema.json"
+    await asyncio.to_thread(file.write_bytes, b"\xef\xbb\xbf{}" + b" " * ((64 << 10) - 5))
+    assert (await ensemble("ask", "What?", "-g", gateway.address, "--schema", str(file))).code == 0
+    assert gateway.requests[0].response_schema.rstrip() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        *(("--max-cost", value) for value in ("0", "-1", "nan", "inf", "0.0000001", "1000001", "a")),
+        *(("--hedge-delay", value) for value in ("0", "-1", "nan", "601", "1s")),
+        *(("--retries", value) for value in ("-1", "5", "1.5")),
+    ],
+)
+def test_numbers_out_of_range_are_a_wrong_command_line(option: str, value: str) -> None:
+    """The option is named, and nothing is sent."""
+    done = CliRunner().invoke(app, ["ask", "What?", "-g", NOWHERE, option, value], env={"COLUMNS": "200", "TERM": "dumb"})
+    assert (done.exit_code, option in done.stderr) == (2, True)
+
+
+async def test_the_smallest_and_the_largest_bounds_are_taken(gateway: FakeGateway) -> None:
+    """One millionth of a USD, a millisecond, four retries; and the other ends."""
+    for options in (("--max-cost", "0.000001", "--hedge-delay", "0.001", "--retries", "4"), ("--max-cost", "1000000", "--hedge-delay", "600")):
+        assert (await ensemble("ask", "What?", "-g", gateway.address, *options)).code == 0
+    least, most = gateway.requests
+    assert (least.max_cost_micro_usd, least.options.hedge.delay.ToMilliseconds(), least.options.retry.max_attempts) == (1, 1, 5)
+    assert (most.max_cost_micro_usd, most.options.hedge.delay.ToSeconds()) == (10**12, 600)
+
+
+async def test_an_answer_that_does_not_satisfy_the_schema_has_failed(gateway: FakeGateway) -> None:
+    """Exit code 1, for no waiting heals it; what is wrong with it is told, for a script with what it cost."""
+    text = "the answer does not satisfy the schema that was asked for, also after a repair: at /a: is no number"
+    gateway.refusal = (grpc.StatusCode.FAILED_PRECONDITION, text, details(reason="ANSWER_INVALID", problem="at /a: is no number", cost_micro_usd="12"))
+    done = await ensemble("ask", "What?", "-g", gateway.address)
+    assert (done.code, done.out, text in done.err) == (1, b"", True)
+    done = await ensemble("ask", "What?", "-g", gateway.address, "--json")
+    error = json.loads(done.out)["error"]
+    assert (error["reason"], error["metadata"]) == ("ANSWER_INVALID", {"problem": "at /a: is no number", "cost_micro_usd": "12"})
 
 
 async def test_arguments_that_are_no_utf_8_are_refused() -> None:

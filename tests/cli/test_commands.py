@@ -203,6 +203,38 @@ async def test_check_config_prints_the_result_or_every_mistake(tmp_path: Path) -
     assert "limiter.grace" in ended.err
 
 
+@pytest.mark.parametrize("command", [("check-config",), ("up", "--port-base", "0")])
+async def test_profiles_are_held_against_the_strategies(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A strategy that there is not, and parameters that one does not take, are told with their paths before anything runs."""
+    await asyncio.to_thread(
+        (tmp_path / "ensemble.yaml").write_text,
+        "profiles:\n  default: {strategy: fussion}\n  p:\n    strategy: moa\n    members: [{model: smollm2}]\n    refiner: {model: smollm2}\n"
+        "    parameters: {layers: hunter2, odd: hunter3}\n",
+    )
+    ended = await ensemble(*command, folder=tmp_path)
+    assert (ended.code, ended.out) == (2, b"")
+    told = {line.partition(" ")[0]: line for line in ended.err.splitlines()}
+    assert list(told) == ["profiles.default.strategy", "profiles.p.parameters.layers", "profiles.p.parameters.odd"]
+    assert 'did you mean "fusion"?' in told["profiles.default.strategy"]
+    assert "line 7, column 18" in told["profiles.p.parameters.layers"]
+    assert "hunter" not in ended.err
+
+
+@pytest.mark.parametrize("key", ["OPENAI_API_KEY", "OPENROUTER_API_KEY", "NONE"])
+async def test_the_packaged_configuration_is_right(tmp_path: Path, key: str) -> None:
+    """Whatever key is at hand, the strategies take what the package brings."""
+    environ = {"OPENAI_API_KEY": "", "OPENROUTER_API_KEY": "", key: "k"}
+    assert (await ensemble("check-config", folder=tmp_path, environ=environ)).code == 0
+
+
+async def test_other_commands_do_not_mind_a_strategy_that_they_do_not_use(services: Stack, tmp_path: Path) -> None:
+    """Who only looks up an address is not kept from it."""
+    address = services.running.gateway.address
+    text = f"gateway: {{listen: '{address}'}}\nprofiles: {{default: {{strategy: fussion}}}}\n"
+    await asyncio.to_thread((tmp_path / "ensemble.yaml").write_text, text)
+    assert (await ensemble("profiles", folder=tmp_path, environ={"ENSEMBLE_GATEWAY": ""})).code == 0
+
+
 async def test_help_names_the_exit_codes() -> None:
     """A script's author finds them."""
     ended = await ensemble("--help")

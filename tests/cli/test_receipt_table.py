@@ -1,11 +1,13 @@
 """The receipt in a person's words."""
 
 import io
+from typing import Any
 
+import pytest
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
-from ensemble.v1 import degradation_pb2, gateway_service_pb2, outcome_pb2, provenance_pb2, receipt_pb2
+from ensemble.v1 import analysis_pb2, degradation_pb2, gateway_service_pb2, outcome_pb2, permit_pb2, provenance_pb2, receipt_pb2
 from services.cli.receipt_table import breaker_name, dollars, money, plain, print_receipt, seconds, tokens
 
 
@@ -54,6 +56,84 @@ def test_a_whole_receipt() -> None:
         "degraded: SOLE_SURVIVOR, TRUNCATED",
         "run r, trace none",
     ]
+
+
+@pytest.mark.parametrize(
+    ("attempt", "kind", "shown"),
+    [
+        (0, permit_pb2.ATTEMPT_KIND_UNSPECIFIED, "beta"),
+        (1, permit_pb2.ATTEMPT_KIND_FIRST, "beta"),
+        (2, permit_pb2.ATTEMPT_KIND_RETRY, "beta (retry 2)"),
+        (3, permit_pb2.ATTEMPT_KIND_RETRY, "beta (retry 3)"),
+        (2, permit_pb2.ATTEMPT_KIND_HEDGE, "beta (hedge)"),
+        (3, permit_pb2.ATTEMPT_KIND_HEDGE, "beta (hedge 3)"),
+        (2, permit_pb2.ATTEMPT_KIND_UNSPECIFIED, "beta (attempt 2)"),
+    ],
+)
+def test_each_attempt_says_which_it_is(attempt: int, kind: permit_pb2.AttemptKind.ValueType, shown: str) -> None:
+    """A first attempt has its name alone, a retry its number, and a hedge is called one."""
+    call = receipt_pb2.CallReceipt(candidate_id="beta", model="m", attempt=attempt, attempt_kind=kind)
+    first = receipt_pb2.CallReceipt(candidate_id="alpha", model="m")
+    printed = _printed(gateway_service_pb2.GenerateResponse(receipt=receipt_pb2.Receipt(calls=[first, call])))
+    assert [line.split("│")[1].strip() for line in printed.splitlines() if "│" in line] == ["alpha", shown]
+
+
+def _judged(verdict: provenance_pb2.Verdict, **fields: Any) -> list[str]:
+    """Return the lines between the answer's and the run's."""
+    response = gateway_service_pb2.GenerateResponse(provenance=provenance_pb2.Provenance(verdict=verdict), **fields)
+    lines = _printed(response).splitlines()
+    return lines[next(index for index, line in enumerate(lines) if line.startswith("answer ")) + 1 : -1]
+
+
+def test_what_judges_said_is_told() -> None:
+    """The agreement, then the ranking with its scores, the judges, whether they were of one mind, and whether one of them is a party to it."""
+    verdict = provenance_pb2.Verdict(
+        judges=["j1", "j2"], ranking=["beta", "alpha"], scores=[1.0, 0.251], agreed=False, judge_also_proposed=True, chosen_positions=[1, 2]
+    )
+    assert _judged(verdict, receipt=receipt_pb2.Receipt(agreement=0.5)) == [
+        "agreement of the candidates 0.50",
+        "ranking by j1, j2, not of one mind: 1. beta (1.00), 2. alpha (0.25)",
+        "a judge's model also wrote candidates, and may prefer its own",
+    ]
+
+
+def test_a_pick_has_no_scores() -> None:
+    """Where a judge only picked, the ranking stands alone; so it does where the scores are not one for each."""
+    assert _judged(provenance_pb2.Verdict(judges=["j"], ranking=["b", "a"], agreed=True)) == ["ranking by j: 1. b, 2. a"]
+    assert _judged(provenance_pb2.Verdict(ranking=["b", "a"], scores=[1.0], agreed=True)) == ["ranking: 1. b, 2. a"]
+
+
+def test_votes_are_told_with_their_voters() -> None:
+    """Each answer as one line's text, whatever it holds, with the weight of its voters; an agreement of nothing is told too."""
+    votes = [
+        provenance_pb2.VoteCount(value="forty\n two\x1b[2J", weight=2.0, candidate_ids=["a", "b"]),
+        provenance_pb2.VoteCount(value="[b]41", weight=0.5, candidate_ids=["c"]),
+    ]
+    assert _judged(provenance_pb2.Verdict(votes=votes, agreed=True), receipt=receipt_pb2.Receipt(agreement=0.0)) == [
+        "agreement of the candidates 0.00",
+        "votes: forty two\ufffd[2J has 2 (a, b); [b]41 has 0.5 (c)",
+    ]
+
+
+def test_an_analysis_is_told_point_by_point() -> None:
+    """Kinds without points are left out; each point is one line, without markup or escapes of a model's."""
+    analysis = analysis_pb2.Analysis(consensus=["It is 42.", "[b]Sure\nof it"], partial_coverage=["Only one says\x07 why."], blind_spots=["The question."])
+    assert _judged(provenance_pb2.Verdict(), analysis=analysis) == [
+        "consensus:",
+        "  - It is 42.",
+        "  - [b]Sure of it",
+        "partial coverage:",
+        "  - Only one says\ufffd why.",
+        "blind spots:",
+        "  - The question.",
+    ]
+    all_kinds = analysis_pb2.Analysis(consensus=["a"], contradictions=["b"], partial_coverage=["c"], unique_insights=["d"], blind_spots=["e"])
+    assert len(_judged(provenance_pb2.Verdict(), analysis=all_kinds)) == 2 * len(analysis_pb2.Analysis.DESCRIPTOR.fields)
+
+
+def test_nothing_is_said_of_judges_where_there_were_none() -> None:
+    """A plain run has a plain receipt."""
+    assert _judged(provenance_pb2.Verdict()) == []
 
 
 def test_what_is_not_known_is_not_made_up() -> None:

@@ -151,6 +151,27 @@ async def test_up_tells_its_addresses_and_stops_from_the_outside_in(tmp_path: Pa
     assert (await ensemble("health", "--port-base", str(base))).code == 3
 
 
+async def test_up_does_not_go_by_a_changed_file_that_no_strategy_would_take(tmp_path: Path) -> None:
+    """What is refused at the start is refused later too: it is said in the log, and nothing changes."""
+    file = tmp_path / "ensemble.yaml"
+    await asyncio.to_thread(file.write_text, FILE)
+    process = await begin("up", "--port-base", "0", folder=tmp_path)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    async with asyncio.timeout(30):
+        for _ in range(6):
+            await process.stdout.readline()
+        await asyncio.to_thread(file.write_text, FILE.replace('"single", "members"', '"singel", "members"'))
+        process.send_signal(signal.SIGHUP)
+        line = b""
+        while b"is wrong" not in line:
+            line = await process.stderr.readline()
+            assert line
+    process.terminate()
+    assert (await ended(process)).code == 0
+    assert b"profiles.default.strategy" in line
+
+
 def test_the_embedded_model_runs_where_a_profile_uses_it() -> None:
     """That is so by default; not where no profile does, nor where somebody runs a server of his own under that name, or none at all."""
     assert local_model.installed()

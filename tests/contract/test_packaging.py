@@ -16,7 +16,7 @@ def test_the_wheel_holds_all_that_runs(tmp_path: Path) -> None:
     names = set(zipfile.ZipFile(tmp_path / name).namelist())
     own = set(_files(ROOT / "services"))
     generated = {path.removeprefix("protos/") for path in _files(ROOT / "protos") if path.endswith((".py", ".pyi", "py.typed"))}
-    assert {"services/chassis/configuration/defaults.yaml", "services/refiner/prompt_files/fuse.1.txt", "services/py.typed"} <= own
+    assert {"services/chassis/configuration/defaults.yaml", "services/models/prompting/prompt_files/fuse.1.txt", "services/py.typed"} <= own
     assert {"ensemble/py.typed", "ensemble/v1/gateway_service_pb2.py", "ensemble/v1/gateway_service_pb2_grpc.pyi"} <= generated
     assert own | generated <= names
     assert not any(entry.startswith(("tests/", "bench/", "protos/")) for entry in names)

@@ -16,6 +16,8 @@ from tests.support.rich_errors import rich, violations
 Request = gateway_service_pb2.GenerateRequest
 Stub: TypeAlias = "gateway_service_pb2_grpc.GatewayServiceAsyncStub"
 Options = strategy_options_pb2.StrategyOptions
+Hedge = strategy_options_pb2.HedgePolicy
+Retry = strategy_options_pb2.RetryPolicy
 Generation = generation_parameters_pb2.GenerationParameters
 Member = member_pb2.Member
 USER = message_pb2.ROLE_USER
@@ -55,7 +57,19 @@ BAD = {
     "labels": (Request(prompt="a", labels={"A": ""}), "labels"),
     "many labels": (Request(prompt="a", labels={str(index): "" for index in range(17)}), "labels"),
     "request id": (Request(prompt="a", request_id="ü"), "request_id"),
-    "cost": (Request(prompt="a", max_cost_micro_usd=0), "max_cost_micro_usd"),
+    "no cost": (Request(prompt="a", max_cost_micro_usd=0), "max_cost_micro_usd"),
+    "high cost": (Request(prompt="a", max_cost_micro_usd=10**12 + 1), "max_cost_micro_usd"),
+    "hedge delay": (Request(prompt="a", options=Options(hedge=Hedge(delay=Duration()))), "options.hedge.delay"),
+    "malformed hedge delay": (Request(prompt="a", options=Options(hedge=Hedge(delay=Duration(seconds=1, nanos=-1)))), "options.hedge.delay"),
+    "hedge percentile": (Request(prompt="a", options=Options(hedge=Hedge(percentile=0.0))), "options.hedge.percentile"),
+    "hedges": (Request(prompt="a", options=Options(hedge=Hedge(max=-1))), "options.hedge.max"),
+    "attempts": (Request(prompt="a", options=Options(retry=Retry(max_attempts=0))), "options.retry.max_attempts"),
+    "rate limited": (Request(prompt="a", options=Options(retry=Retry(rate_limited=0))), "options.retry.rate_limited"),
+    "failed": (Request(prompt="a", options=Options(retry=Retry(failed=6))), "options.retry.failed"),
+    "timed out": (Request(prompt="a", options=Options(retry=Retry(timed_out=0))), "options.retry.timed_out"),
+    "no agreement": (Request(prompt="a", options=Options(early_stop_agreement=0.0)), "options.early_stop_agreement"),
+    "large schema": (Request(prompt="a", response_schema="{}" + " " * (1 << 20)), "response_schema"),
+    "no schema": (Request(prompt="a", response_schema="[]"), "response_schema"),
 }
 
 

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from services.chassis.errors import InvalidInput, NotFound
 from services.gateway.planner import Planner
 from services.gateway.profiles import Profile
-from services.gateway.question import AskedGeneration, AskedMember, AskedMessage, AskedOptions, AskedRefiner, Question
+from services.gateway.question import AskedGeneration, AskedHedge, AskedMember, AskedMessage, AskedOptions, AskedRefiner, AskedRetry, Question
 from services.gateway.text_rules import control_position
 from services.models.conversation import Message, Role, Sampling
-from services.models.plan import Member, RunPlan, StrategyOptions
+from services.models.plan import HedgePolicy, Member, RunPlan, StrategyOptions
 from services.models.refinement import Writer
+from services.models.retry_policy import RetryPolicy
 
 PANEL = (Member(member_id="careful", model="careful", temperature=0.1), Member(member_id="quick", model="quick", samples=2))
 DEFAULT = Profile(
@@ -24,7 +25,14 @@ DEFAULT = Profile(
     sampling=Sampling(temperature=0.7, max_output_tokens=100),
 )
 PLAIN = Profile(name="plain", strategy="single", members=PANEL[:1])
-PLANNER = Planner({"default": DEFAULT, "plain": PLAIN}, ["careful", "quick"], lambda: "made-id")
+LAYERED = Profile(
+    name="layered",
+    strategy="moa",
+    members=PANEL,
+    options=StrategyOptions(quorum=3, parameters={"layers": 3}, panel_share=0.9),
+    max_cost_micro_usd=700,
+)
+PLANNER = Planner({"default": DEFAULT, "plain": PLAIN, "layered": LAYERED}, ["careful", "quick"], lambda: "made-id")
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: control_position(text) is None)
 
 
@@ -60,6 +68,8 @@ def test_a_request_stands_over_its_profile_field_by_field() -> None:
         generation=AskedGeneration(seed=5),
         include_candidates=True,
         labels={"team": "a"},
+        max_cost_micro_usd=1,
+        response_schema='{"type": "object"}',
     )
     assert PLANNER.plan(question) == RunPlan(
         run_id="mine",
@@ -69,7 +79,45 @@ def test_a_request_stands_over_its_profile_field_by_field() -> None:
         options=StrategyOptions(panel_share=0.9),
         sampling=Sampling(seed=5),
         include_candidates=True,
+        max_cost_micro_usd=1,
+        response_schema='{"type": "object"}',
     )
+
+
+def test_policies_of_a_request_reach_the_plan() -> None:
+    """Hedges, retries and the agreement that ends a panel are carried as they were asked for."""
+    options = AskedOptions(hedge=AskedHedge(delay=0.25, percentile=90.0, max=2), retry=AskedRetry(max_attempts=3, failed=1), early_stop_agreement=0.8)
+    plan = PLANNER.plan(Question(prompt="Why?", options=options))
+    assert plan.options == StrategyOptions(
+        quorum=2,
+        refiner=Writer(model="careful"),
+        hedge=HedgePolicy(delay_seconds=0.25, percentile=90.0, most=2),
+        retry=RetryPolicy(max_attempts=3, failed=1),
+        early_stop_agreement=0.8,
+    )
+
+
+def test_a_profiles_bound_on_the_cost_holds_where_the_request_sets_none() -> None:
+    """A request may set a lower or a higher one; a profile without one sets none."""
+    assert [PLANNER.plan(Question(prompt="Why?", profile="layered", max_cost_micro_usd=asked)).max_cost_micro_usd for asked in (None, 5, 900)] == [700, 5, 900]
+    assert PLANNER.plan(Question(prompt="Why?")).max_cost_micro_usd is None
+
+
+@pytest.mark.parametrize(
+    ("strategy", "asked", "parameters"),
+    [("", {}, {"layers": 3}), ("moa", {}, {"layers": 3}), ("fusion", {}, {}), ("fusion", {"x": 1.0}, {"x": 1.0}), ("", {"x": 1.0}, {"x": 1.0})],
+)
+def test_a_profiles_parameters_are_for_its_own_strategy(strategy: str, asked: dict[str, object], parameters: dict[str, object]) -> None:
+    """A request that takes another strategy is not refused for parameters that it never gave; the other options stay."""
+    options = PLANNER.plan(Question(prompt="Why?", profile="layered", strategy=strategy, options=AskedOptions(parameters=asked))).options
+    assert (options.parameters, options.panel_share) == (parameters, 0.9)
+
+
+@pytest.mark.parametrize(("strategy", "asked", "quorum"), [("", None, 3), ("moa", None, 3), ("single", None, None), ("single", 1, 1), ("moa", 2, 2)])
+def test_a_profiles_quorum_is_for_its_own_strategy(strategy: str, asked: int | None, quorum: int | None) -> None:
+    """Another strategy takes its own, unless the request says one."""
+    question = Question(prompt="Why?", profile="layered", strategy=strategy, options=AskedOptions(quorum=asked))
+    assert PLANNER.plan(question).options.quorum == quorum
 
 
 def test_ids_are_made_anew_for_each_request() -> None:

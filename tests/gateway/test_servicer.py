@@ -7,11 +7,13 @@ from typing import TypeAlias
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.json_format import MessageToDict
 from google.rpc import error_details_pb2, status_pb2
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ensemble.v1 import (
+    analysis_pb2,
     candidate_pb2,
     degradation_pb2,
     gateway_service_pb2,
@@ -31,7 +33,7 @@ from services.gateway.app import application
 from services.gateway.text_rules import control_position
 from tests.support.fake_orchestrator import FakeLimiter, FakeOrchestrator, FakeServer
 from tests.support.gateways import calling, configured
-from tests.support.rich_errors import rich
+from tests.support.rich_errors import rich, violations
 
 Request = gateway_service_pb2.GenerateRequest
 Stub: TypeAlias = "gateway_service_pb2_grpc.GatewayServiceAsyncStub"
@@ -42,6 +44,8 @@ Member = member_pb2.Member
 USER = message_pb2.ROLE_USER
 ASSISTANT = message_pb2.ROLE_ASSISTANT
 
+DEFAULT_RETRY = strategy_options_pb2.RetryPolicy(max_attempts=2)
+SCHEMA = ' {"type": "object",\n "required": ["ä"]} '
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda text: control_position(text) is None)
 
 RUN = orchestrator_service_pb2.RunResponse(
@@ -53,6 +57,7 @@ RUN = orchestrator_service_pb2.RunResponse(
     degraded=True,
     degradations=[degradation_pb2.DEGRADATION_TRUNCATED],
     trace_id="0" * 31 + "1",
+    analysis=analysis_pb2.Analysis(consensus=["It is 42."], blind_spots=["Why?"]),
 )
 RESPONSE = gateway_service_pb2.GenerateResponse.FromString(RUN.SerializeToString())
 
@@ -74,6 +79,7 @@ async def test_a_run_is_asked_for_and_its_result_handed_on(stub: Stub, orchestra
                 refiner=strategy_options_pb2.RefinerMember(model="careful", temperature=0.0),
                 shuffle_seed=7,
                 candidate_byte_limit=1024,
+                retry=DEFAULT_RETRY,
             ),
             members=[
                 Member(id="careful", model="careful", samples=1, weight=1.0, temperature=0.1, persona="Be strict."),
@@ -94,6 +100,9 @@ async def test_every_field_of_a_request_reaches_the_orchestrator(stub: Stub, orc
         refiner=strategy_options_pb2.RefinerMember(model="quick", temperature=1.5, max_output_tokens=12, timeout=Duration(seconds=3)),
         shuffle_seed=-5,
         candidate_byte_limit=2048,
+        hedge=strategy_options_pb2.HedgePolicy(delay=Duration(nanos=1_000_000), percentile=99.5, max=0),
+        retry=strategy_options_pb2.RetryPolicy(max_attempts=5, rate_limited=1, failed=2, timed_out=3),
+        early_stop_agreement=0.5,
     )
     options.parameters.update({"number": 1.5, "text": "a", "yes": True, "nothing": None, "list": [1.0, {"deep": []}]})
     member = Member(
@@ -101,11 +110,21 @@ async def test_every_field_of_a_request_reaches_the_orchestrator(stub: Stub, orc
     )
     generation = Generation(temperature=1.0, top_p=0.5, max_output_tokens=50, stop=["a", "\n\n"], seed=9)
     messages = [message_pb2.Message(role=role, text=f" {role} ") for role in (message_pb2.ROLE_SYSTEM, USER, ASSISTANT, USER)]
-    await stub.Generate(Request(profile="alone", messages=messages, strategy="fusion", options=options, members=[member], generation=generation))
+    request = Request(profile="alone", messages=messages, strategy="fusion", options=options, members=[member], generation=generation)
+    request.max_cost_micro_usd = 10**12
+    request.response_schema = SCHEMA
+    await stub.Generate(request)
     (run,) = orchestrator.requests
     assert len(run.run_id) == 32
     assert run == orchestrator_service_pb2.RunRequest(
-        run_id=run.run_id, messages=messages, strategy="fusion", options=options, members=[member], generation=generation
+        run_id=run.run_id,
+        messages=messages,
+        strategy="fusion",
+        options=options,
+        members=[member],
+        generation=generation,
+        max_cost_micro_usd=10**12,
+        response_schema=SCHEMA,
     )
 
 
@@ -116,7 +135,8 @@ async def test_a_stream_tells_every_event(stub: Stub, orchestrator: FakeOrchestr
         Event(candidate_started=run_event_pb2.CandidateStarted(candidate_id="a", model="quick")),
         Event(candidate_delta=run_event_pb2.CandidateDelta(candidate_id="a", text="forty")),
         Event(candidate_finished=run_event_pb2.CandidateFinished(candidate=RUN.candidates[0])),
-        Event(refinement_started=run_event_pb2.RefinementStarted(model="careful", candidate_ids=["a"])),
+        Event(stage_finished=run_event_pb2.StageFinished(stage=receipt_pb2.StageReceipt(stage="panel", latency=Duration(seconds=2)))),
+        Event(refinement_started=run_event_pb2.RefinementStarted(model="careful", candidate_ids=["a"], stage="refinement")),
         Event(answer_delta=run_event_pb2.AnswerDelta(text="4", restart=True)),
         Event(),
         Event(run_finished=RUN),
@@ -253,6 +273,32 @@ async def test_refusals_pass_through_with_their_details(stub: Stub, orchestrator
     assert rich(refusal.value) == status
 
 
+def refused_fields(*fields: str, **metadata: str) -> tuple[grpc.StatusCode, str, bytes]:
+    """Return a refusal of the orchestrator's that names fields as they stand in a run."""
+    status = status_pb2.Status(code=grpc.StatusCode.INVALID_ARGUMENT.value[0], message="; ".join(f"{field}: is wrong" for field in fields))
+    status.details.add().Pack(error_details_pb2.ErrorInfo(reason="INVALID_INPUT", domain="ensemble", metadata=metadata))
+    named = [error_details_pb2.BadRequest.FieldViolation(field=field, description="is wrong") for field in fields]
+    status.details.add().Pack(error_details_pb2.BadRequest(field_violations=named))
+    return grpc.StatusCode.INVALID_ARGUMENT, status.message, status.SerializeToString()
+
+
+async def test_what_a_strategy_refuses_is_told_at_its_place_in_the_request(stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """Fields that only the orchestrator can judge have the paths of the caller's own request: in a stream they stand below "generate"."""
+    orchestrator.refusal = refused_fields("options.parameters.layers", "strategy", violations_left_out="3")
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.Generate(Request(prompt="a"))
+    assert violations(refusal.value) == [("options.parameters.layers", "is wrong"), ("strategy", "is wrong")]
+
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await stub.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=Request(prompt="a"))).read()
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations(refusal.value) == [("generate.options.parameters.layers", "is wrong"), ("generate.strategy", "is wrong")]
+    assert refusal.value.details() == "generate.options.parameters.layers: is wrong; generate.strategy: is wrong"
+    info = error_details_pb2.ErrorInfo()
+    assert rich(refusal.value).details[0].Unpack(info)
+    assert (info.reason, info.domain, dict(info.metadata)) == ("INVALID_INPUT", "ensemble", {"violations_left_out": "3"})
+
+
 async def test_an_orchestrator_that_is_gone_is_named(stub: Stub, fakes: FakeServer) -> None:
     """Without an orchestrator a call is UNAVAILABLE and says what cannot be reached."""
     await fakes.stop()
@@ -277,12 +323,33 @@ async def test_profiles_are_listed_by_name(stub: Stub) -> None:
             panel_share=0.5,
             refiner=strategy_options_pb2.RefinerMember(model="careful", temperature=0.0),
             candidate_byte_limit=1024,
+            retry=DEFAULT_RETRY,
         ),
         members=[
             Member(id="careful", model="careful", samples=1, weight=1.0, temperature=0.1, persona="Be strict."),
             Member(id="quick", model="quick", samples=2, weight=1.0),
         ],
     )
+
+
+async def test_profiles_show_their_policies_and_parameters(fakes: FakeServer) -> None:
+    """What a profile says of hedges, retries, agreement, order and the strategy's own options is listed."""
+    profile = {
+        "strategy": "moa",
+        "members": [{"model": "quick"}],
+        "refiner": {"model": "careful"},
+        "hedge": {"delay": "1s", "max": 2},
+        "retry": {"timed_out": 1},
+        "early_stop_agreement": 0.9,
+        "shuffle_seed": 3,
+        "parameters": {"layers": 2, "deep": [{"er": None}]},
+    }
+    async with application(configured(fakes.address, profiles={"p": profile})) as server, calling(server) as stub:
+        (listed,) = [one for one in (await stub.ListProfiles(gateway_service_pb2.ListProfilesRequest())).profiles if one.name == "p"]
+    assert listed.options.hedge == strategy_options_pb2.HedgePolicy(delay=Duration(seconds=1), max=2)
+    assert listed.options.retry == strategy_options_pb2.RetryPolicy(max_attempts=2, timed_out=1)
+    assert (listed.options.early_stop_agreement, listed.options.shuffle_seed) == (0.9, 3)
+    assert MessageToDict(listed.options.parameters) == {"layers": 2.0, "deep": [{"er": None}]}
 
 
 async def test_models_are_listed_with_what_can_be_had(stub: Stub, limiter: FakeLimiter) -> None:

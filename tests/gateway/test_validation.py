@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from services.gateway.question import AskedGeneration, AskedMember, AskedMessage, AskedOptions, AskedRefiner, Question
+from services.gateway.question import AskedGeneration, AskedHedge, AskedMember, AskedMessage, AskedOptions, AskedRefiner, AskedRetry, Question
 from services.gateway.validation import violations_of
 
 MIB = 1 << 20
@@ -54,8 +54,16 @@ GOOD = [
     with_options(quorum=1, straggler_grace=0.0, panel_share=1.0, shuffle_seed=-(1 << 63), candidate_byte_limit=256),
     with_options(quorum=1 << 30, straggler_grace=600.0, panel_share=1e-9, shuffle_seed=(1 << 63) - 1, candidate_byte_limit=MIB),
     with_options(refiner=AskedRefiner(model="careful", temperature=2.0, max_output_tokens=1, timeout=3600.0)),
+    with_options(hedge=AskedHedge(), retry=AskedRetry(), early_stop_agreement=1.0),
+    with_options(hedge=AskedHedge(delay=0.001, percentile=50.0, max=0), retry=AskedRetry(max_attempts=1, rate_limited=1, failed=1, timed_out=1)),
+    with_options(hedge=AskedHedge(delay=600.0, percentile=99.9, max=64), retry=AskedRetry(max_attempts=5, rate_limited=5, failed=5, timed_out=5)),
+    with_options(early_stop_agreement=1e-9),
     with_options(parameters={"pattern": "a+", "deep": [{"er": [1.0, None, True]}]}),
     with_generation(temperature=0.0, top_p=1.0, max_output_tokens=131_072, stop=("a", "b" * 256, "\n", "d"), seed=-1),
+    Question(prompt="Why?", max_cost_micro_usd=1),
+    Question(prompt="Why?", max_cost_micro_usd=10**12),
+    Question(prompt="Why?", response_schema='{"type": "object", "properties": {"a": {"type": "string"}}, "required": ["a"]}'),
+    Question(prompt="Why?", response_schema="{}" + " " * ((64 << 10) - 2)),
     Question(prompt="Why?", labels={f"team-{index}_x": "v" * 256 for index in range(15)} | {"l" * 64: ""}),
 ]
 
@@ -84,7 +92,11 @@ BAD: list[tuple[Question, str, str]] = [
     (Question(prompt="Why?", profile="p" * 129), "profile", "must have at most 128 characters"),
     (Question(prompt="Why?", profile="\x7f"), "profile", "has a forbidden control character at position 0, counted in characters from 0"),
     (Question(prompt="Why?", strategy="s" * 129), "strategy", "must have at most 128 characters"),
-    (Question(prompt="Why?", max_cost_micro_usd=0), "max_cost_micro_usd", "is not supported yet"),
+    (Question(prompt="Why?", max_cost_micro_usd=0), "max_cost_micro_usd", "must be at least 1"),
+    (Question(prompt="Why?", max_cost_micro_usd=-1), "max_cost_micro_usd", "must be at least 1"),
+    (Question(prompt="Why?", max_cost_micro_usd=10**12 + 1), "max_cost_micro_usd", "must be at most 1000000000000"),
+    (Question(prompt="Why?", response_schema="{}" + " " * ((64 << 10) - 1)), "response_schema", "is larger than 65536 bytes"),
+    (Question(prompt="Why?", response_schema='"' + "é" * (32 << 10)), "response_schema", "is larger than 65536 bytes"),
     # Messages.
     (Question(prompt="Why?", messages=(AskedMessage(text="so"),)), "prompt", "must not be set together with messages"),
     (Question(system="Be brief.", messages=(AskedMessage(text="so"),)), "system", "must not be set together with messages"),
@@ -133,6 +145,22 @@ BAD: list[tuple[Question, str, str]] = [
     (with_options(refiner=AskedRefiner(model="m", temperature=2.5)), "options.refiner.temperature", "must be at most 2.0"),
     (with_options(refiner=AskedRefiner(model="m", max_output_tokens=0)), "options.refiner.max_output_tokens", "must be at least 1"),
     (with_options(refiner=AskedRefiner(model="m", timeout=-1.0)), "options.refiner.timeout", "must be above 0 and at most 1 hour"),
+    (with_options(hedge=AskedHedge(delay=0.0)), "options.hedge.delay", "must be from 1 ms to 10 minutes"),
+    (with_options(hedge=AskedHedge(delay=600.001)), "options.hedge.delay", "must be from 1 ms to 10 minutes"),
+    (with_options(hedge=AskedHedge(delay=math.nan)), "options.hedge.delay", "is not a well-formed duration"),
+    (with_options(hedge=AskedHedge(percentile=49.9)), "options.hedge.percentile", "must be at least 50.0"),
+    (with_options(hedge=AskedHedge(percentile=99.95)), "options.hedge.percentile", "must be at most 99.9"),
+    (with_options(hedge=AskedHedge(percentile=math.nan)), "options.hedge.percentile", "must be a finite number"),
+    (with_options(hedge=AskedHedge(max=-1)), "options.hedge.max", "must be at least 0"),
+    (with_options(hedge=AskedHedge(max=65)), "options.hedge.max", "must be at most 64"),
+    *(
+        (with_options(retry=AskedRetry(**{field: attempts})), f"options.retry.{field}", words)
+        for field in ("max_attempts", "rate_limited", "failed", "timed_out")
+        for attempts, words in ((0, "must be at least 1"), (6, "must be at most 5"))
+    ),
+    (with_options(early_stop_agreement=0.0), "options.early_stop_agreement", "must be above 0.0"),
+    (with_options(early_stop_agreement=1.01), "options.early_stop_agreement", "must be at most 1.0"),
+    (with_options(early_stop_agreement=math.nan), "options.early_stop_agreement", "must be a finite number"),
     (with_options(parameters=None), "options.parameters", "is larger than 65536 bytes"),
     (with_options(parameters={"a": [{"b": math.inf}]}), "options.parameters", "must hold finite numbers only"),
     # Generation.
@@ -160,6 +188,23 @@ def test_what_is_beyond_a_limit_is_one_violation_of_its_field(question: Question
     assert told(question) == [(field, words)]
 
 
+BAD_SCHEMAS = ["[]", '"x"', "true", "null", "{", "not JSON", '{"type": 7}', '{"type": "no such type"}', '{"properties": []}', "{} {}"]
+
+
+@pytest.mark.parametrize("schema", BAD_SCHEMAS)
+def test_a_schema_that_is_none_is_refused(schema: str) -> None:
+    """What is no JSON, no object or no JSON Schema is one violation, in words of our own."""
+    ((field, words),) = told(Question(prompt="Why?", response_schema=schema))
+    assert field == "response_schema"
+    assert words
+
+
+def test_a_schema_is_not_repeated() -> None:
+    """Neither names nor values of a bad schema are told."""
+    ((_, words),) = told(Question(prompt="Why?", response_schema='{"properties": {"hunter2": {"type": "hunter3"}}, "hunter4": 1}'))
+    assert "hunter" not in words
+
+
 def test_all_violations_are_told_at_once() -> None:
     """The rules of one field and those between fields are told together, in the order of the request."""
     question = Question(
@@ -168,7 +213,7 @@ def test_all_violations_are_told_at_once() -> None:
         messages=(AskedMessage(role="assistant", text="\0"), AskedMessage(role="assistant", text="")),
         members=(AskedMember(model="", temperature=3.0), AskedMember(model="m", temperature=math.nan)),
         labels={"Bad": "v" * 257},
-        max_cost_micro_usd=5,
+        max_cost_micro_usd=0,
     )
     assert [field for field, _ in told(question)] == [
         "request_id",

@@ -7,7 +7,7 @@ import pytest
 from services.chassis.configuration import load_configuration
 from services.chassis.errors import NotFound
 from services.models.catalogue import Catalogue, ModelEntry
-from services.models.chat import Timeouts
+from services.models.chat import StructuredOutput, Timeouts
 from services.models.prices import Price
 
 TIMEOUTS = Timeouts(total=7.0, first_token=3.0, idle=2.0)
@@ -27,6 +27,8 @@ def catalogue(tmp_path: Path) -> Catalogue:
             "stream": False,
             "price": {"input": 1.5, "output": 2.0, "cached_input": 0.5},
             "limits": {"concurrency": 5},
+            "structured_output": "prompt",
+            "context_tokens": 4096,
         },
         "plain": {"provider": "local", "name": "x"},
     }
@@ -44,6 +46,8 @@ def test_an_entry_holds_what_the_configuration_says(catalogue: Catalogue) -> Non
         price=Price(input_usd_per_million=1.5, output_usd_per_million=2.0, cached_input_usd_per_million=0.5),
         stream=False,
         concurrency=5,
+        structured_output=StructuredOutput.PROMPT,
+        context_tokens=4096,
     )
 
 
@@ -70,3 +74,12 @@ def test_an_entry_needs_no_configuration() -> None:
     entries = [ModelEntry(name="m", provider="p", provider_model=name, timeouts=TIMEOUTS, max_output_tokens=1) for name in ("a", "b")]
     assert Catalogue(entries).get("m").provider_model == "b"
     assert (entries[0].price, entries[0].stream, entries[0].concurrency) == (None, True, 8)
+    assert (entries[0].structured_output, entries[0].context_tokens) == (StructuredOutput.JSON_SCHEMA, None)
+
+
+@pytest.mark.parametrize("word", list(StructuredOutput))
+def test_every_way_to_tell_of_a_schema_can_be_configured(tmp_path: Path, word: StructuredOutput) -> None:
+    """The words of the configuration are those of the adapter; who says nothing has the schema sent."""
+    models = {"m": {"provider": "local", "name": "x", "structured_output": word.value}, "plain": {"provider": "local", "name": "x"}}
+    catalogue = Catalogue.from_configuration(load_configuration(environ={}, folder=tmp_path, overrides={"models": models}))
+    assert (catalogue.get("m").structured_output, catalogue.get("plain").structured_output) == (word, StructuredOutput.JSON_SCHEMA)

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.models.chat import StructuredOutput
 from services.models.conversation import Sampling
 from services.models.openai_endpoint import OpenAIEndpoint
 from services.models.outcomes import Outcome
@@ -40,6 +41,25 @@ async def test_a_good_answer(endpoint: OpenAIEndpoint, provider: FakeProvider, s
     assert seen.headers["x-title"] == "Ensemble"
     expected = {"model": "m", "messages": [{"role": "user", "content": PROMPT}], "temperature": 0.5, "top_p": 0.9, "max_tokens": 50, "stop": ["END"], "seed": 7}
     assert seen.body == {**expected, "stream": stream, **({"stream_options": {"include_usage": True}} if stream else {})}
+
+
+SCHEMA = ' {"type": "object", "properties": {"größe": {"type": "number"}}, "required": ["größe"]} '
+FORMATS: dict[StructuredOutput, dict[str, Any]] = {
+    StructuredOutput.JSON_SCHEMA: {"response_format": {"type": "json_schema", "json_schema": {"name": "answer", "schema": json.loads(SCHEMA)}}},
+    StructuredOutput.JSON_OBJECT: {"response_format": {"type": "json_object"}},
+    StructuredOutput.PROMPT: {},
+}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("told", list(StructuredOutput))
+async def test_a_schema_is_told_as_the_endpoint_takes_it(endpoint: OpenAIEndpoint, provider: FakeProvider, told: StructuredOutput, stream: bool) -> None:
+    """The schema itself, that it is JSON, or nothing; without a schema never anything."""
+    await complete(endpoint, request(stream=stream, sampling=Sampling(response_schema=SCHEMA), structured_output=told))
+    await complete(endpoint, request(stream=stream, structured_output=told))
+    with_schema, without = (seen.body for seen in provider.requests)
+    assert with_schema == {**without, **FORMATS[told]}
+    assert "response_format" not in without
 
 
 # One row for each thing that endpoints were seen to stream: events, end, outcome, reason, text.

@@ -32,7 +32,7 @@ def _refused(bad: RunPlan) -> list[str]:
 
 def test_an_unknown_strategy_is_named() -> None:
     """A strategy that is not registered is refused, and the error lists those that are."""
-    with pytest.raises(NotFound, match="fusion, single"):
+    with pytest.raises(NotFound, match="cascade, first, fusion, moa, rank"):
         run_virtual(Bench().run(plan("a", strategy="guess")))
 
 

@@ -1,6 +1,7 @@
 """Models in memory: a `ChatModel` whose answers, delays and failures are scripted by the provider's model name."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.models.chat import ChatRequest, ChatResult, OnText
@@ -35,7 +36,8 @@ REFUSED = Reply(outcome=Outcome.PROVIDER_REJECTED, call_result=CallResult.REJECT
 class ScriptedChat:
     """Satisfies the port `ChatModel`."""
 
-    replies: dict[str, Reply] = field(default_factory=dict)
+    replies: Mapping[str, Reply | list[Reply]] = field(default_factory=dict)
+    """By the provider's model name; of a list each request takes the next, and the last one repeats."""
     requests: list[ChatRequest] = field(default_factory=list)
     running: int = 0
     most_running: int = 0
@@ -45,7 +47,10 @@ class ScriptedChat:
     async def complete(self, request: ChatRequest, on_text: OnText | None = None) -> ChatResult:
         """Do what the script says, within the request's total time."""
         self.requests.append(request)
-        reply = self.replies.get(request.provider_model, Reply())
+        script = self.replies.get(request.provider_model, Reply())
+        if isinstance(script, list):
+            script = script.pop(0) if len(script) > 1 else script[0]
+        reply = script
         self.running += 1
         self.most_running = max(self.most_running, self.running)
         started = asyncio.get_running_loop().time()

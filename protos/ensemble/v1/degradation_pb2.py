@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65nsemble/v1/degradation.proto\x12\x0b\x65nsemble.v1*\x8e\x02\n\x0b\x44\x65gradation\x12\x1b\n\x17\x44\x45GRADATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45GRADATION_SOLE_SURVIVOR\x10\x01\x12\x1e\n\x1a\x44\x45GRADATION_REFINER_FAILED\x10\x02\x12!\n\x1d\x44\x45GRADATION_NO_TIME_TO_REFINE\x10\x03\x12#\n\x1f\x44\x45GRADATION_REFINER_UNAVAILABLE\x10\x04\x12\x19\n\x15\x44\x45GRADATION_TRUNCATED\x10\x05\x12\x1c\n\x18\x44\x45GRADATION_LIMITER_DOWN\x10\x06\x12\"\n\x1e\x44\x45GRADATION_LIMITER_STORE_DOWN\x10\x07\x42s\n\x0eio.ensemble.v1B\x10\x44\x65gradationProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x65nsemble/v1/degradation.proto\x12\x0b\x65nsemble.v1*\xb3\x03\n\x0b\x44\x65gradation\x12\x1b\n\x17\x44\x45GRADATION_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x44\x45GRADATION_SOLE_SURVIVOR\x10\x01\x12\x1e\n\x1a\x44\x45GRADATION_REFINER_FAILED\x10\x02\x12!\n\x1d\x44\x45GRADATION_NO_TIME_TO_REFINE\x10\x03\x12#\n\x1f\x44\x45GRADATION_REFINER_UNAVAILABLE\x10\x04\x12\x19\n\x15\x44\x45GRADATION_TRUNCATED\x10\x05\x12\x1c\n\x18\x44\x45GRADATION_LIMITER_DOWN\x10\x06\x12\"\n\x1e\x44\x45GRADATION_LIMITER_STORE_DOWN\x10\x07\x12\x1f\n\x1b\x44\x45GRADATION_ANALYSIS_FAILED\x10\x08\x12!\n\x1d\x44\x45GRADATION_NOTHING_EXTRACTED\x10\t\x12 \n\x1c\x44\x45GRADATION_MAX_COST_REACHED\x10\n\x12\x1c\n\x18\x44\x45GRADATION_LAYER_FAILED\x10\x0b\x12\x1f\n\x1b\x44\x45GRADATION_BELOW_THRESHOLD\x10\x0c\x42s\n\x0eio.ensemble.v1B\x10\x44\x65gradationProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,5 +33,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.ensemble.v1B\020DegradationProtoP\001Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\252\002\013Ensemble.V1'
   _globals['_DEGRADATION']._serialized_start=47
-  _globals['_DEGRADATION']._serialized_end=317
+  _globals['_DEGRADATION']._serialized_end=482
 # @@protoc_insertion_point(module_scope)

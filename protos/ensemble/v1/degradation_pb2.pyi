@@ -38,6 +38,16 @@ class _DegradationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Degradati
     """The limiter could not be reached, so permits came from a local share of the limits, or from no limit at all, as the policy says."""
     DEGRADATION_LIMITER_STORE_DOWN: _Degradation.ValueType  # 7
     """The limiter could not reach its store, so its permits came from a local share of the limits, or from no limit at all, as its policy says."""
+    DEGRADATION_ANALYSIS_FAILED: _Degradation.ValueType  # 8
+    """The analysis that was asked for could not be had; the answer was written without it."""
+    DEGRADATION_NOTHING_EXTRACTED: _Degradation.ValueType  # 9
+    """No candidate held an answer that could be extracted, so there was no vote."""
+    DEGRADATION_MAX_COST_REACHED: _Degradation.ValueType  # 10
+    """max_cost did not allow every call that was wanted."""
+    DEGRADATION_LAYER_FAILED: _Degradation.ValueType  # 11
+    """A later layer had too few answers, so the one before it was aggregated."""
+    DEGRADATION_BELOW_THRESHOLD: _Degradation.ValueType  # 12
+    """The stage of the cascade that should have decided brought no answer; that of an earlier stage was taken, though it scored too low."""
 
 class Degradation(_Degradation, metaclass=_DegradationEnumTypeWrapper):
     """Why an answer is less than what was asked for."""
@@ -58,4 +68,14 @@ DEGRADATION_LIMITER_DOWN: Degradation.ValueType  # 6
 """The limiter could not be reached, so permits came from a local share of the limits, or from no limit at all, as the policy says."""
 DEGRADATION_LIMITER_STORE_DOWN: Degradation.ValueType  # 7
 """The limiter could not reach its store, so its permits came from a local share of the limits, or from no limit at all, as its policy says."""
+DEGRADATION_ANALYSIS_FAILED: Degradation.ValueType  # 8
+"""The analysis that was asked for could not be had; the answer was written without it."""
+DEGRADATION_NOTHING_EXTRACTED: Degradation.ValueType  # 9
+"""No candidate held an answer that could be extracted, so there was no vote."""
+DEGRADATION_MAX_COST_REACHED: Degradation.ValueType  # 10
+"""max_cost did not allow every call that was wanted."""
+DEGRADATION_LAYER_FAILED: Degradation.ValueType  # 11
+"""A later layer had too few answers, so the one before it was aggregated."""
+DEGRADATION_BELOW_THRESHOLD: Degradation.ValueType  # 12
+"""The stage of the cascade that should have decided brought no answer; that of an earlier stage was taken, though it scored too low."""
 Global___Degradation: _TypeAlias = Degradation  # noqa: Y015

@@ -69,7 +69,8 @@ class GatewayServiceServicer:
         """Asks the ensemble and returns its answer.
 
         Errors: INVALID_ARGUMENT (BadRequest names each field), NOT_FOUND (an unknown profile or model; ResourceInfo names it), UNAVAILABLE (too few candidates and a
-        retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help),
+        retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or
+        the answer does not satisfy response_schema, also after a repair),
         DEADLINE_EXCEEDED (nothing to show in time; ErrorInfo names the stage).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -40,7 +40,8 @@ class GatewayServiceStub:
     """Asks the ensemble and returns its answer.
 
     Errors: INVALID_ARGUMENT (BadRequest names each field), NOT_FOUND (an unknown profile or model; ResourceInfo names it), UNAVAILABLE (too few candidates and a
-    retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help),
+    retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or
+    the answer does not satisfy response_schema, also after a repair),
     DEADLINE_EXCEEDED (nothing to show in time; ErrorInfo names the stage).
     """
     StreamGenerate: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.StreamGenerateRequest, _gateway_service_pb2.StreamGenerateResponse]
@@ -71,7 +72,8 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
     """Asks the ensemble and returns its answer.
 
     Errors: INVALID_ARGUMENT (BadRequest names each field), NOT_FOUND (an unknown profile or model; ResourceInfo names it), UNAVAILABLE (too few candidates and a
-    retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help),
+    retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or
+    the answer does not satisfy response_schema, also after a repair),
     DEADLINE_EXCEEDED (nothing to show in time; ErrorInfo names the stage).
     """
     StreamGenerate: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.StreamGenerateRequest, _gateway_service_pb2.StreamGenerateResponse]  # type: ignore[assignment]
@@ -105,7 +107,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         """Asks the ensemble and returns its answer.
 
         Errors: INVALID_ARGUMENT (BadRequest names each field), NOT_FOUND (an unknown profile or model; ResourceInfo names it), UNAVAILABLE (too few candidates and a
-        retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help),
+        retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or
+        the answer does not satisfy response_schema, also after a repair),
         DEADLINE_EXCEEDED (nothing to show in time; ErrorInfo names the stage).
         """
 

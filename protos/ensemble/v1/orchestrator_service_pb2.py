@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from ensemble.v1 import analysis_pb2 as ensemble_dot_v1_dot_analysis__pb2
 from ensemble.v1 import candidate_pb2 as ensemble_dot_v1_dot_candidate__pb2
 from ensemble.v1 import degradation_pb2 as ensemble_dot_v1_dot_degradation__pb2
 from ensemble.v1 import generation_parameters_pb2 as ensemble_dot_v1_dot_generation__parameters__pb2
@@ -33,7 +34,7 @@ from ensemble.v1 import run_event_pb2 as ensemble_dot_v1_dot_run__event__pb2
 from ensemble.v1 import strategy_options_pb2 as ensemble_dot_v1_dot_strategy__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ensemble/v1/orchestrator_service.proto\x12\x0b\x65nsemble.v1\x1a\x1b\x65nsemble/v1/candidate.proto\x1a\x1d\x65nsemble/v1/degradation.proto\x1a\'ensemble/v1/generation_parameters.proto\x1a\x18\x65nsemble/v1/member.proto\x1a\x19\x65nsemble/v1/message.proto\x1a\x1c\x65nsemble/v1/provenance.proto\x1a\x19\x65nsemble/v1/receipt.proto\x1a\x1b\x65nsemble/v1/run_event.proto\x1a\"ensemble/v1/strategy_options.proto\"\x8e\x02\n\nRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.ensemble.v1.Message\x12\x10\n\x08strategy\x18\x04 \x01(\t\x12-\n\x07options\x18\x05 \x01(\x0b\x32\x1c.ensemble.v1.StrategyOptions\x12$\n\x07members\x18\x06 \x03(\x0b\x32\x13.ensemble.v1.Member\x12\x35\n\ngeneration\x18\x07 \x01(\x0b\x32!.ensemble.v1.GenerationParameters\x12\x1a\n\x12include_candidates\x18\x08 \x01(\x08\"\x81\x02\n\x0bRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12*\n\ncandidates\x18\x03 \x03(\x0b\x32\x16.ensemble.v1.Candidate\x12%\n\x07receipt\x18\x04 \x01(\x0b\x32\x14.ensemble.v1.Receipt\x12+\n\nprovenance\x18\x05 \x01(\x0b\x32\x17.ensemble.v1.Provenance\x12\x10\n\x08\x64\x65graded\x18\x06 \x01(\x08\x12.\n\x0c\x64\x65gradations\x18\x07 \x03(\x0e\x32\x18.ensemble.v1.Degradation\x12\x10\n\x08trace_id\x18\x08 \x01(\t\"8\n\x10StreamRunRequest\x12$\n\x03run\x18\x01 \x01(\x0b\x32\x17.ensemble.v1.RunRequest\"\xa0\x03\n\x11StreamRunResponse\x12.\n\x0brun_started\x18\x01 \x01(\x0b\x32\x17.ensemble.v1.RunStartedH\x00\x12:\n\x11\x63\x61ndidate_started\x18\x02 \x01(\x0b\x32\x1d.ensemble.v1.CandidateStartedH\x00\x12\x36\n\x0f\x63\x61ndidate_delta\x18\x03 \x01(\x0b\x32\x1b.ensemble.v1.CandidateDeltaH\x00\x12<\n\x12\x63\x61ndidate_finished\x18\x04 \x01(\x0b\x32\x1e.ensemble.v1.CandidateFinishedH\x00\x12<\n\x12refinement_started\x18\x05 \x01(\x0b\x32\x1e.ensemble.v1.RefinementStartedH\x00\x12\x30\n\x0c\x61nswer_delta\x18\x06 \x01(\x0b\x32\x18.ensemble.v1.AnswerDeltaH\x00\x12\x30\n\x0crun_finished\x18\x07 \x01(\x0b\x32\x18.ensemble.v1.RunResponseH\x00\x42\x07\n\x05\x65vent2\x9d\x01\n\x13OrchestratorService\x12\x38\n\x03Run\x12\x17.ensemble.v1.RunRequest\x1a\x18.ensemble.v1.RunResponse\x12L\n\tStreamRun\x12\x1d.ensemble.v1.StreamRunRequest\x1a\x1e.ensemble.v1.StreamRunResponse0\x01\x42{\n\x0eio.ensemble.v1B\x18OrchestratorServiceProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&ensemble/v1/orchestrator_service.proto\x12\x0b\x65nsemble.v1\x1a\x1a\x65nsemble/v1/analysis.proto\x1a\x1b\x65nsemble/v1/candidate.proto\x1a\x1d\x65nsemble/v1/degradation.proto\x1a\'ensemble/v1/generation_parameters.proto\x1a\x18\x65nsemble/v1/member.proto\x1a\x19\x65nsemble/v1/message.proto\x1a\x1c\x65nsemble/v1/provenance.proto\x1a\x19\x65nsemble/v1/receipt.proto\x1a\x1b\x65nsemble/v1/run_event.proto\x1a\"ensemble/v1/strategy_options.proto\"\xdf\x02\n\nRunRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.ensemble.v1.Message\x12\x10\n\x08strategy\x18\x04 \x01(\t\x12-\n\x07options\x18\x05 \x01(\x0b\x32\x1c.ensemble.v1.StrategyOptions\x12$\n\x07members\x18\x06 \x03(\x0b\x32\x13.ensemble.v1.Member\x12\x35\n\ngeneration\x18\x07 \x01(\x0b\x32!.ensemble.v1.GenerationParameters\x12\x1a\n\x12include_candidates\x18\x08 \x01(\x08\x12\x1f\n\x12max_cost_micro_usd\x18\t \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fresponse_schema\x18\n \x01(\tB\x15\n\x13_max_cost_micro_usd\"\xaa\x02\n\x0bRunResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12*\n\ncandidates\x18\x03 \x03(\x0b\x32\x16.ensemble.v1.Candidate\x12%\n\x07receipt\x18\x04 \x01(\x0b\x32\x14.ensemble.v1.Receipt\x12+\n\nprovenance\x18\x05 \x01(\x0b\x32\x17.ensemble.v1.Provenance\x12\x10\n\x08\x64\x65graded\x18\x06 \x01(\x08\x12.\n\x0c\x64\x65gradations\x18\x07 \x03(\x0e\x32\x18.ensemble.v1.Degradation\x12\x10\n\x08trace_id\x18\x08 \x01(\t\x12\'\n\x08\x61nalysis\x18\t \x01(\x0b\x32\x15.ensemble.v1.Analysis\"8\n\x10StreamRunRequest\x12$\n\x03run\x18\x01 \x01(\x0b\x32\x17.ensemble.v1.RunRequest\"\xd6\x03\n\x11StreamRunResponse\x12.\n\x0brun_started\x18\x01 \x01(\x0b\x32\x17.ensemble.v1.RunStartedH\x00\x12:\n\x11\x63\x61ndidate_started\x18\x02 \x01(\x0b\x32\x1d.ensemble.v1.CandidateStartedH\x00\x12\x36\n\x0f\x63\x61ndidate_delta\x18\x03 \x01(\x0b\x32\x1b.ensemble.v1.CandidateDeltaH\x00\x12<\n\x12\x63\x61ndidate_finished\x18\x04 \x01(\x0b\x32\x1e.ensemble.v1.CandidateFinishedH\x00\x12<\n\x12refinement_started\x18\x05 \x01(\x0b\x32\x1e.ensemble.v1.RefinementStartedH\x00\x12\x30\n\x0c\x61nswer_delta\x18\x06 \x01(\x0b\x32\x18.ensemble.v1.AnswerDeltaH\x00\x12\x30\n\x0crun_finished\x18\x07 \x01(\x0b\x32\x18.ensemble.v1.RunResponseH\x00\x12\x34\n\x0estage_finished\x18\x08 \x01(\x0b\x32\x1a.ensemble.v1.StageFinishedH\x00\x42\x07\n\x05\x65vent2\x9d\x01\n\x13OrchestratorService\x12\x38\n\x03Run\x12\x17.ensemble.v1.RunRequest\x1a\x18.ensemble.v1.RunResponse\x12L\n\tStreamRun\x12\x1d.ensemble.v1.StreamRunRequest\x1a\x1e.ensemble.v1.StreamRunResponse0\x01\x42{\n\x0eio.ensemble.v1B\x18OrchestratorServiceProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,14 +42,14 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ensemble.v1.orchestrator_se
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.ensemble.v1B\030OrchestratorServiceProtoP\001Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\252\002\013Ensemble.V1'
-  _globals['_RUNREQUEST']._serialized_start=332
-  _globals['_RUNREQUEST']._serialized_end=602
-  _globals['_RUNRESPONSE']._serialized_start=605
-  _globals['_RUNRESPONSE']._serialized_end=862
-  _globals['_STREAMRUNREQUEST']._serialized_start=864
-  _globals['_STREAMRUNREQUEST']._serialized_end=920
-  _globals['_STREAMRUNRESPONSE']._serialized_start=923
-  _globals['_STREAMRUNRESPONSE']._serialized_end=1339
-  _globals['_ORCHESTRATORSERVICE']._serialized_start=1342
-  _globals['_ORCHESTRATORSERVICE']._serialized_end=1499
+  _globals['_RUNREQUEST']._serialized_start=360
+  _globals['_RUNREQUEST']._serialized_end=711
+  _globals['_RUNRESPONSE']._serialized_start=714
+  _globals['_RUNRESPONSE']._serialized_end=1012
+  _globals['_STREAMRUNREQUEST']._serialized_start=1014
+  _globals['_STREAMRUNREQUEST']._serialized_end=1070
+  _globals['_STREAMRUNRESPONSE']._serialized_start=1073
+  _globals['_STREAMRUNRESPONSE']._serialized_end=1543
+  _globals['_ORCHESTRATORSERVICE']._serialized_start=1546
+  _globals['_ORCHESTRATORSERVICE']._serialized_end=1703
 # @@protoc_insertion_point(module_scope)

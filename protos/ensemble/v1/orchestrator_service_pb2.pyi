@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from ensemble.v1 import analysis_pb2 as _analysis_pb2
 from ensemble.v1 import candidate_pb2 as _candidate_pb2
 from ensemble.v1 import degradation_pb2 as _degradation_pb2
 from ensemble.v1 import generation_parameters_pb2 as _generation_parameters_pb2
@@ -41,6 +42,8 @@ class RunRequest(_message.Message):
     MEMBERS_FIELD_NUMBER: _builtins.int
     GENERATION_FIELD_NUMBER: _builtins.int
     INCLUDE_CANDIDATES_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICRO_USD_FIELD_NUMBER: _builtins.int
+    RESPONSE_SCHEMA_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Required. Id of the run, 1 to 128 characters."""
     tenant: _builtins.str
@@ -49,6 +52,10 @@ class RunRequest(_message.Message):
     """Required. Name of the strategy."""
     include_candidates: _builtins.bool
     """Optional; default false. Return the candidates' texts."""
+    max_cost_micro_usd: _builtins.int
+    """Optional; default none. Most the run may cost in micro-USD, at least 1; a call whose worst case does not fit is not made."""
+    response_schema: _builtins.str
+    """Optional; default none. JSON Schema (draft 2020-12) that the answer must satisfy, as JSON text; at most 64 KiB."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """Required. The conversation, at least one message."""
@@ -76,12 +83,16 @@ class RunRequest(_message.Message):
         members: _abc.Iterable[_member_pb2.Member] | None = ...,
         generation: _generation_parameters_pb2.GenerationParameters | None = ...,
         include_candidates: _builtins.bool = ...,
+        max_cost_micro_usd: _builtins.int | None = ...,
+        response_schema: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "options", b"options"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micro_usd", b"_max_cost_micro_usd", "generation", b"generation", "max_cost_micro_usd", b"max_cost_micro_usd", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["generation", b"generation", "include_candidates", b"include_candidates", "members", b"members", "messages", b"messages", "options", b"options", "run_id", b"run_id", "strategy", b"strategy", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micro_usd", b"_max_cost_micro_usd", "generation", b"generation", "include_candidates", b"include_candidates", "max_cost_micro_usd", b"max_cost_micro_usd", "members", b"members", "messages", b"messages", "options", b"options", "response_schema", b"response_schema", "run_id", b"run_id", "strategy", b"strategy", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_cost_micro_usd: _TypeAlias = _typing.Literal["max_cost_micro_usd"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_micro_usd: _TypeAlias = _typing.Literal["_max_cost_micro_usd", b"_max_cost_micro_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_micro_usd) -> _WhichOneofReturnType__max_cost_micro_usd | None: ...
 
 Global___RunRequest: _TypeAlias = RunRequest  # noqa: Y015
 
@@ -99,6 +110,7 @@ class RunResponse(_message.Message):
     DEGRADED_FIELD_NUMBER: _builtins.int
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
     TRACE_ID_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Output only. Id of the run."""
     answer: _builtins.str
@@ -123,6 +135,10 @@ class RunResponse(_message.Message):
     def degradations(self) -> _containers.RepeatedScalarFieldContainer[_degradation_pb2.Degradation.ValueType]:
         """Output only. Why; empty where it is not."""
 
+    @_builtins.property
+    def analysis(self) -> _analysis_pb2.Analysis:
+        """Output only. What the candidates have in common and where they differ; unset where it was not asked for."""
+
     def __init__(
         self,
         *,
@@ -134,10 +150,11 @@ class RunResponse(_message.Message):
         degraded: _builtins.bool = ...,
         degradations: _abc.Iterable[_degradation_pb2.Degradation.ValueType] | None = ...,
         trace_id: _builtins.str = ...,
+        analysis: _analysis_pb2.Analysis | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance", "receipt", b"receipt"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "provenance", b"provenance", "receipt", b"receipt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "candidates", b"candidates", "degradations", b"degradations", "degraded", b"degraded", "provenance", b"provenance", "receipt", b"receipt", "run_id", b"run_id", "trace_id", b"trace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "answer", b"answer", "candidates", b"candidates", "degradations", b"degradations", "degraded", b"degraded", "provenance", b"provenance", "receipt", b"receipt", "run_id", b"run_id", "trace_id", b"trace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,13 +197,14 @@ class StreamRunResponse(_message.Message):
     REFINEMENT_STARTED_FIELD_NUMBER: _builtins.int
     ANSWER_DELTA_FIELD_NUMBER: _builtins.int
     RUN_FINISHED_FIELD_NUMBER: _builtins.int
+    STAGE_FINISHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run_started(self) -> _run_event_pb2.RunStarted:
         """The run begins; the first event."""
 
     @_builtins.property
     def candidate_started(self) -> _run_event_pb2.CandidateStarted:
-        """A call to a member begins."""
+        """An attempt at a candidate begins."""
 
     @_builtins.property
     def candidate_delta(self) -> _run_event_pb2.CandidateDelta:
@@ -194,11 +212,11 @@ class StreamRunResponse(_message.Message):
 
     @_builtins.property
     def candidate_finished(self) -> _run_event_pb2.CandidateFinished:
-        """A call to a member ended."""
+        """A candidate is there, or all attempts at it ended."""
 
     @_builtins.property
     def refinement_started(self) -> _run_event_pb2.RefinementStarted:
-        """Refinement begins."""
+        """A stage of refinement begins."""
 
     @_builtins.property
     def answer_delta(self) -> _run_event_pb2.AnswerDelta:
@@ -207,6 +225,10 @@ class StreamRunResponse(_message.Message):
     @_builtins.property
     def run_finished(self) -> Global___RunResponse:
         """The run is done; the last event."""
+
+    @_builtins.property
+    def stage_finished(self) -> _run_event_pb2.StageFinished:
+        """A stage is over."""
 
     def __init__(
         self,
@@ -218,12 +240,13 @@ class StreamRunResponse(_message.Message):
         refinement_started: _run_event_pb2.RefinementStarted | None = ...,
         answer_delta: _run_event_pb2.AnswerDelta | None = ...,
         run_finished: Global___RunResponse | None = ...,
+        stage_finished: _run_event_pb2.StageFinished | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_delta", b"answer_delta", "candidate_delta", b"candidate_delta", "candidate_finished", b"candidate_finished", "candidate_started", b"candidate_started", "event", b"event", "refinement_started", b"refinement_started", "run_finished", b"run_finished", "run_started", b"run_started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["answer_delta", b"answer_delta", "candidate_delta", b"candidate_delta", "candidate_finished", b"candidate_finished", "candidate_started", b"candidate_started", "event", b"event", "refinement_started", b"refinement_started", "run_finished", b"run_finished", "run_started", b"run_started", "stage_finished", b"stage_finished"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_delta", b"answer_delta", "candidate_delta", b"candidate_delta", "candidate_finished", b"candidate_finished", "candidate_started", b"candidate_started", "event", b"event", "refinement_started", b"refinement_started", "run_finished", b"run_finished", "run_started", b"run_started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_delta", b"answer_delta", "candidate_delta", b"candidate_delta", "candidate_finished", b"candidate_finished", "candidate_started", b"candidate_started", "event", b"event", "refinement_started", b"refinement_started", "run_finished", b"run_finished", "run_started", b"run_started", "stage_finished", b"stage_finished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_started", "candidate_started", "candidate_delta", "candidate_finished", "refinement_started", "answer_delta", "run_finished"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["run_started", "candidate_started", "candidate_delta", "candidate_finished", "refinement_started", "answer_delta", "run_finished", "stage_finished"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65nsemble/v1/provenance.proto\x12\x0b\x65nsemble.v1\"\x8d\x01\n\nProvenance\x12#\n\x06method\x18\x01 \x01(\x0e\x32\x13.ensemble.v1.Method\x12\x15\n\rcandidate_ids\x18\x02 \x03(\t\x12\x15\n\rdisplay_order\x18\x03 \x03(\t\x12\x16\n\x0eprompt_version\x18\x04 \x01(\t\x12\x14\n\x0c\x61nswer_model\x18\x05 \x01(\t*t\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x11\n\rMETHOD_SINGLE\x10\x01\x12\x10\n\x0cMETHOD_FUSED\x10\x02\x12\x18\n\x14METHOD_SOLE_SURVIVOR\x10\x03\x12\x13\n\x0fMETHOD_FALLBACK\x10\x04\x42r\n\x0eio.ensemble.v1B\x0fProvenanceProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1c\x65nsemble/v1/provenance.proto\x12\x0b\x65nsemble.v1\"\xb4\x01\n\nProvenance\x12#\n\x06method\x18\x01 \x01(\x0e\x32\x13.ensemble.v1.Method\x12\x15\n\rcandidate_ids\x18\x02 \x03(\t\x12\x15\n\rdisplay_order\x18\x03 \x03(\t\x12\x16\n\x0eprompt_version\x18\x04 \x01(\t\x12\x14\n\x0c\x61nswer_model\x18\x05 \x01(\t\x12%\n\x07verdict\x18\x06 \x01(\x0b\x32\x14.ensemble.v1.Verdict\"\xe0\x01\n\x07Verdict\x12\x0e\n\x06judges\x18\x01 \x03(\t\x12\x0f\n\x07ranking\x18\x02 \x03(\t\x12\x0e\n\x06scores\x18\x03 \x03(\x01\x12\x0e\n\x06\x61greed\x18\x04 \x01(\x08\x12\x18\n\x10\x63hosen_positions\x18\x05 \x03(\x05\x12\x1b\n\x13judge_also_proposed\x18\x06 \x01(\x08\x12\x1f\n\x12length_correlation\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12%\n\x05votes\x18\x08 \x03(\x0b\x32\x16.ensemble.v1.VoteCountB\x15\n\x13_length_correlation\"A\n\tVoteCount\x12\r\n\x05value\x18\x01 \x01(\t\x12\x0e\n\x06weight\x18\x02 \x01(\x01\x12\x15\n\rcandidate_ids\x18\x03 \x03(\t*\xd3\x01\n\x06Method\x12\x16\n\x12METHOD_UNSPECIFIED\x10\x00\x12\x11\n\rMETHOD_SINGLE\x10\x01\x12\x10\n\x0cMETHOD_FUSED\x10\x02\x12\x18\n\x14METHOD_SOLE_SURVIVOR\x10\x03\x12\x13\n\x0fMETHOD_FALLBACK\x10\x04\x12\x10\n\x0cMETHOD_FIRST\x10\x05\x12\x11\n\rMETHOD_JUDGED\x10\x06\x12\x11\n\rMETHOD_RANKED\x10\x07\x12\x10\n\x0cMETHOD_VOTED\x10\x08\x12\x13\n\x0fMETHOD_CASCADED\x10\tBr\n\x0eio.ensemble.v1B\x0fProvenanceProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,8 +32,12 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ensemble.v1.provenance_pb2'
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.ensemble.v1B\017ProvenanceProtoP\001Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\252\002\013Ensemble.V1'
-  _globals['_METHOD']._serialized_start=189
-  _globals['_METHOD']._serialized_end=305
+  _globals['_METHOD']._serialized_start=523
+  _globals['_METHOD']._serialized_end=734
   _globals['_PROVENANCE']._serialized_start=46
-  _globals['_PROVENANCE']._serialized_end=187
+  _globals['_PROVENANCE']._serialized_end=226
+  _globals['_VERDICT']._serialized_start=229
+  _globals['_VERDICT']._serialized_end=453
+  _globals['_VOTECOUNT']._serialized_start=455
+  _globals['_VOTECOUNT']._serialized_end=520
 # @@protoc_insertion_point(module_scope)

@@ -35,6 +35,16 @@ class _MethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Method.ValueTy
     """One candidate's text as it was, because it was the only one."""
     METHOD_FALLBACK: _Method.ValueType  # 4
     """The best candidate by the deterministic rule (rank, else weight, else order), because refinement was not possible."""
+    METHOD_FIRST: _Method.ValueType  # 5
+    """The first good answer of several calls that were started one after the other."""
+    METHOD_JUDGED: _Method.ValueType  # 6
+    """The candidate that a judge picked, as it was."""
+    METHOD_RANKED: _Method.ValueType  # 7
+    """The candidate that judges ranked first, as it was."""
+    METHOD_VOTED: _Method.ValueType  # 8
+    """The candidate whose extracted answer had the most votes, as it was."""
+    METHOD_CASCADED: _Method.ValueType  # 9
+    """The candidate of the first stage of a cascade that scored high enough, or of its last stage, as it was."""
 
 class Method(_Method, metaclass=_MethodEnumTypeWrapper):
     """How the answer came about."""
@@ -49,6 +59,16 @@ METHOD_SOLE_SURVIVOR: Method.ValueType  # 3
 """One candidate's text as it was, because it was the only one."""
 METHOD_FALLBACK: Method.ValueType  # 4
 """The best candidate by the deterministic rule (rank, else weight, else order), because refinement was not possible."""
+METHOD_FIRST: Method.ValueType  # 5
+"""The first good answer of several calls that were started one after the other."""
+METHOD_JUDGED: Method.ValueType  # 6
+"""The candidate that a judge picked, as it was."""
+METHOD_RANKED: Method.ValueType  # 7
+"""The candidate that judges ranked first, as it was."""
+METHOD_VOTED: Method.ValueType  # 8
+"""The candidate whose extracted answer had the most votes, as it was."""
+METHOD_CASCADED: Method.ValueType  # 9
+"""The candidate of the first stage of a cascade that scored high enough, or of its last stage, as it was."""
 Global___Method: _TypeAlias = Method  # noqa: Y015
 
 @_typing.final
@@ -62,6 +82,7 @@ class Provenance(_message.Message):
     DISPLAY_ORDER_FIELD_NUMBER: _builtins.int
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     ANSWER_MODEL_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
     method: Global___Method.ValueType
     """Output only. How the answer came about."""
     prompt_version: _builtins.str
@@ -76,6 +97,10 @@ class Provenance(_message.Message):
     def display_order(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Output only. Ids of the candidates in the order in which the refiner saw them; empty where it saw none."""
 
+    @_builtins.property
+    def verdict(self) -> Global___Verdict:
+        """Output only. What judges or votes said; unset where nobody judged."""
+
     def __init__(
         self,
         *,
@@ -84,11 +109,106 @@ class Provenance(_message.Message):
         display_order: _abc.Iterable[_builtins.str] | None = ...,
         prompt_version: _builtins.str = ...,
         answer_model: _builtins.str = ...,
+        verdict: Global___Verdict | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["verdict", b"verdict"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_model", b"answer_model", "candidate_ids", b"candidate_ids", "display_order", b"display_order", "method", b"method", "prompt_version", b"prompt_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer_model", b"answer_model", "candidate_ids", b"candidate_ids", "display_order", b"display_order", "method", b"method", "prompt_version", b"prompt_version", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Provenance: _TypeAlias = Provenance  # noqa: Y015
+
+@_typing.final
+class Verdict(_message.Message):
+    """What judges or votes said of the candidates."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JUDGES_FIELD_NUMBER: _builtins.int
+    RANKING_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    AGREED_FIELD_NUMBER: _builtins.int
+    CHOSEN_POSITIONS_FIELD_NUMBER: _builtins.int
+    JUDGE_ALSO_PROPOSED_FIELD_NUMBER: _builtins.int
+    LENGTH_CORRELATION_FIELD_NUMBER: _builtins.int
+    VOTES_FIELD_NUMBER: _builtins.int
+    agreed: _builtins.bool
+    """Output only. True where all passes and judges put the same candidate first."""
+    judge_also_proposed: _builtins.bool
+    """Output only. True where a judge's model also wrote candidates; a model tends to prefer its own."""
+    length_correlation: _builtins.float
+    """Output only. Spearman's rank correlation of the candidates' lengths with how well they were ranked, -1 to 1, without unit; unset below three candidates."""
+    @_builtins.property
+    def judges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Models whose judgements counted; a judge that failed is not among them."""
+
+    @_builtins.property
+    def ranking(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Candidate ids from best to worst, those that were judged."""
+
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Output only. One for each id of ranking: 0 (worst) to 1 (best), without unit; empty where the judges only picked."""
+
+    @_builtins.property
+    def chosen_positions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Output only. For each judgement that counted, the position, from 1, at which its choice was shown; a preference for one position is a bias."""
+
+    @_builtins.property
+    def votes(self) -> _containers.RepeatedCompositeFieldContainer[Global___VoteCount]:
+        """Output only. The votes by extracted answer, most first; empty where there was no vote."""
+
+    def __init__(
+        self,
+        *,
+        judges: _abc.Iterable[_builtins.str] | None = ...,
+        ranking: _abc.Iterable[_builtins.str] | None = ...,
+        scores: _abc.Iterable[_builtins.float] | None = ...,
+        agreed: _builtins.bool = ...,
+        chosen_positions: _abc.Iterable[_builtins.int] | None = ...,
+        judge_also_proposed: _builtins.bool = ...,
+        length_correlation: _builtins.float | None = ...,
+        votes: _abc.Iterable[Global___VoteCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_length_correlation", b"_length_correlation", "length_correlation", b"length_correlation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_length_correlation", b"_length_correlation", "agreed", b"agreed", "chosen_positions", b"chosen_positions", "judge_also_proposed", b"judge_also_proposed", "judges", b"judges", "length_correlation", b"length_correlation", "ranking", b"ranking", "scores", b"scores", "votes", b"votes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__length_correlation: _TypeAlias = _typing.Literal["length_correlation"]  # noqa: Y015
+    _WhichOneofArgType__length_correlation: _TypeAlias = _typing.Literal["_length_correlation", b"_length_correlation"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__length_correlation) -> _WhichOneofReturnType__length_correlation | None: ...
+
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
+@_typing.final
+class VoteCount(_message.Message):
+    """One extracted answer and who gave it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    WEIGHT_FIELD_NUMBER: _builtins.int
+    CANDIDATE_IDS_FIELD_NUMBER: _builtins.int
+    value: _builtins.str
+    """Output only. The answer as extracted and normalised, cut to 256 characters."""
+    weight: _builtins.float
+    """Output only. Sum of the weights of its voters."""
+    @_builtins.property
+    def candidate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Output only. Candidates that gave it, in the order of the panel."""
+
+    def __init__(
+        self,
+        *,
+        value: _builtins.str = ...,
+        weight: _builtins.float = ...,
+        candidate_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_ids", b"candidate_ids", "value", b"value", "weight", b"weight"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoteCount: _TypeAlias = VoteCount  # noqa: Y015

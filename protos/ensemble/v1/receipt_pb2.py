@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from ensemble.v1 import outcome_pb2 as ensemble_dot_v1_dot_outcome__pb2
+from ensemble.v1 import permit_pb2 as ensemble_dot_v1_dot_permit__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65nsemble/v1/receipt.proto\x12\x0b\x65nsemble.v1\x1a\x19\x65nsemble/v1/outcome.proto\x1a\x1egoogle/protobuf/duration.proto\"d\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x02 \x01(\x03\x12\x15\n\routput_tokens\x18\x03 \x01(\x03\x12\x11\n\testimated\x18\x04 \x01(\x08\"B\n\x04\x43ost\x12\x11\n\tmicro_usd\x18\x01 \x01(\x03\x12\'\n\x06source\x18\x02 \x01(\x0e\x32\x17.ensemble.v1.CostSource\"\x97\x03\n\x0b\x43\x61llReceipt\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12%\n\x07outcome\x18\x05 \x01(\x0e\x32\x14.ensemble.v1.Outcome\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x30\n\rstarted_after\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07latency\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_to_first_token\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05usage\x18\n \x01(\x0b\x32\x12.ensemble.v1.Usage\x12\x1f\n\x04\x63ost\x18\x0b \x01(\x0b\x32\x11.ensemble.v1.Cost\x12.\n\x0bretry_after\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\"\x8d\x01\n\x0cStageReceipt\x12\r\n\x05stage\x18\x01 \x01(\t\x12*\n\x07latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.ensemble.v1.Usage\x12\x1f\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x11.ensemble.v1.Cost\"\xfa\x01\n\x07Receipt\x12\'\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x18.ensemble.v1.CallReceipt\x12)\n\x06stages\x18\x02 \x03(\x0b\x32\x19.ensemble.v1.StageReceipt\x12*\n\x07latency\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08overhead\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.ensemble.v1.Usage\x12\x1f\n\x04\x63ost\x18\x06 \x01(\x0b\x32\x11.ensemble.v1.Cost*z\n\nCostSource\x12\x1b\n\x17\x43OST_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43OST_SOURCE_PROVIDER\x10\x01\x12\x1b\n\x17\x43OST_SOURCE_PRICE_TABLE\x10\x02\x12\x18\n\x14\x43OST_SOURCE_ESTIMATE\x10\x03\x42o\n\x0eio.ensemble.v1B\x0cReceiptProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65nsemble/v1/receipt.proto\x12\x0b\x65nsemble.v1\x1a\x19\x65nsemble/v1/outcome.proto\x1a\x18\x65nsemble/v1/permit.proto\x1a\x1egoogle/protobuf/duration.proto\"d\n\x05Usage\x12\x14\n\x0cinput_tokens\x18\x01 \x01(\x03\x12\x1b\n\x13\x63\x61\x63hed_input_tokens\x18\x02 \x01(\x03\x12\x15\n\routput_tokens\x18\x03 \x01(\x03\x12\x11\n\testimated\x18\x04 \x01(\x08\"B\n\x04\x43ost\x12\x11\n\tmicro_usd\x18\x01 \x01(\x03\x12\'\n\x06source\x18\x02 \x01(\x0e\x32\x17.ensemble.v1.CostSource\"\xc7\x03\n\x0b\x43\x61llReceipt\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\x11\n\tmember_id\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12%\n\x07outcome\x18\x05 \x01(\x0e\x32\x14.ensemble.v1.Outcome\x12\x0e\n\x06reason\x18\x06 \x01(\t\x12\x30\n\rstarted_after\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07latency\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x13time_to_first_token\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05usage\x18\n \x01(\x0b\x32\x12.ensemble.v1.Usage\x12\x1f\n\x04\x63ost\x18\x0b \x01(\x0b\x32\x11.ensemble.v1.Cost\x12.\n\x0bretry_after\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0c\x61ttempt_kind\x18\r \x01(\x0e\x32\x18.ensemble.v1.AttemptKind\"\x8d\x01\n\x0cStageReceipt\x12\r\n\x05stage\x18\x01 \x01(\t\x12*\n\x07latency\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05usage\x18\x03 \x01(\x0b\x32\x12.ensemble.v1.Usage\x12\x1f\n\x04\x63ost\x18\x04 \x01(\x0b\x32\x11.ensemble.v1.Cost\"\xa0\x02\n\x07Receipt\x12\'\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x18.ensemble.v1.CallReceipt\x12)\n\x06stages\x18\x02 \x03(\x0b\x32\x19.ensemble.v1.StageReceipt\x12*\n\x07latency\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12+\n\x08overhead\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12!\n\x05usage\x18\x05 \x01(\x0b\x32\x12.ensemble.v1.Usage\x12\x1f\n\x04\x63ost\x18\x06 \x01(\x0b\x32\x11.ensemble.v1.Cost\x12\x16\n\tagreement\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_agreement*z\n\nCostSource\x12\x1b\n\x17\x43OST_SOURCE_UNSPECIFIED\x10\x00\x12\x18\n\x14\x43OST_SOURCE_PROVIDER\x10\x01\x12\x1b\n\x17\x43OST_SOURCE_PRICE_TABLE\x10\x02\x12\x18\n\x14\x43OST_SOURCE_ESTIMATE\x10\x03\x42o\n\x0eio.ensemble.v1B\x0cReceiptProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +35,16 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ensemble.v1.receipt_pb2', _
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.ensemble.v1B\014ReceiptProtoP\001Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\252\002\013Ensemble.V1'
-  _globals['_COSTSOURCE']._serialized_start=1078
-  _globals['_COSTSOURCE']._serialized_end=1200
-  _globals['_USAGE']._serialized_start=101
-  _globals['_USAGE']._serialized_end=201
-  _globals['_COST']._serialized_start=203
-  _globals['_COST']._serialized_end=269
-  _globals['_CALLRECEIPT']._serialized_start=272
-  _globals['_CALLRECEIPT']._serialized_end=679
-  _globals['_STAGERECEIPT']._serialized_start=682
-  _globals['_STAGERECEIPT']._serialized_end=823
-  _globals['_RECEIPT']._serialized_start=826
-  _globals['_RECEIPT']._serialized_end=1076
+  _globals['_COSTSOURCE']._serialized_start=1190
+  _globals['_COSTSOURCE']._serialized_end=1312
+  _globals['_USAGE']._serialized_start=127
+  _globals['_USAGE']._serialized_end=227
+  _globals['_COST']._serialized_start=229
+  _globals['_COST']._serialized_end=295
+  _globals['_CALLRECEIPT']._serialized_start=298
+  _globals['_CALLRECEIPT']._serialized_end=753
+  _globals['_STAGERECEIPT']._serialized_start=756
+  _globals['_STAGERECEIPT']._serialized_end=897
+  _globals['_RECEIPT']._serialized_start=900
+  _globals['_RECEIPT']._serialized_end=1188
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from ensemble.v1 import outcome_pb2 as _outcome_pb2
+from ensemble.v1 import permit_pb2 as _permit_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
@@ -127,6 +128,7 @@ class CallReceipt(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     RETRY_AFTER_FIELD_NUMBER: _builtins.int
+    ATTEMPT_KIND_FIELD_NUMBER: _builtins.int
     candidate_id: _builtins.str
     """Output only. The candidate this attempt was for; empty for a refiner's call."""
     member_id: _builtins.str
@@ -139,6 +141,8 @@ class CallReceipt(_message.Message):
     """Output only. How the attempt ended."""
     reason: _builtins.str
     """Output only. A short machine word for why, for example "http_503", "stream_truncated" or "denied_tokens"; never a provider's text."""
+    attempt_kind: _permit_pb2.AttemptKind.ValueType
+    """Output only. Whether it was the first attempt, a retry or a hedge."""
     @_builtins.property
     def started_after(self) -> _duration_pb2.Duration:
         """Output only. From the start of the run to the start of the call; unset where none was started."""
@@ -178,10 +182,11 @@ class CallReceipt(_message.Message):
         usage: Global___Usage | None = ...,
         cost: Global___Cost | None = ...,
         retry_after: _duration_pb2.Duration | None = ...,
+        attempt_kind: _permit_pb2.AttemptKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "latency", b"latency", "retry_after", b"retry_after", "started_after", b"started_after", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "candidate_id", b"candidate_id", "cost", b"cost", "latency", b"latency", "member_id", b"member_id", "model", b"model", "outcome", b"outcome", "reason", b"reason", "retry_after", b"retry_after", "started_after", b"started_after", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_kind", b"attempt_kind", "candidate_id", b"candidate_id", "cost", b"cost", "latency", b"latency", "member_id", b"member_id", "model", b"model", "outcome", b"outcome", "reason", b"reason", "retry_after", b"retry_after", "started_after", b"started_after", "time_to_first_token", b"time_to_first_token", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -198,7 +203,7 @@ class StageReceipt(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """Output only. The stage's name: "panel" or "refinement"."""
+    """Output only. The stage's name: "panel" (with "/2", "/3", … for further ones), "analysis", "judgement", "ranking", "scoring", "refinement" or "repair"."""
     @_builtins.property
     def latency(self) -> _duration_pb2.Duration:
         """Output only. How long the stage took."""
@@ -239,6 +244,11 @@ class Receipt(_message.Message):
     OVERHEAD_FIELD_NUMBER: _builtins.int
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
+    AGREEMENT_FIELD_NUMBER: _builtins.int
+    agreement: _builtins.float
+    """Output only. How far the good candidates agree, 0 to 1 without unit: the share of the votes that the winner has, where votes were counted, else the mean
+    likeness of their words, pair by pair; unset below two good candidates.
+    """
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallReceipt]:
         """Output only. Every attempt in the order it was begun; those never begun come last."""
@@ -272,11 +282,14 @@ class Receipt(_message.Message):
         overhead: _duration_pb2.Duration | None = ...,
         usage: Global___Usage | None = ...,
         cost: Global___Cost | None = ...,
+        agreement: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "latency", b"latency", "overhead", b"overhead", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "agreement", b"agreement", "cost", b"cost", "latency", b"latency", "overhead", b"overhead", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "cost", b"cost", "latency", b"latency", "overhead", b"overhead", "stages", b"stages", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "agreement", b"agreement", "calls", b"calls", "cost", b"cost", "latency", b"latency", "overhead", b"overhead", "stages", b"stages", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__agreement: _TypeAlias = _typing.Literal["agreement"]  # noqa: Y015
+    _WhichOneofArgType__agreement: _TypeAlias = _typing.Literal["_agreement", b"_agreement"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agreement) -> _WhichOneofReturnType__agreement | None: ...
 
 Global___Receipt: _TypeAlias = Receipt  # noqa: Y015

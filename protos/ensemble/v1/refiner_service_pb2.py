@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from ensemble.v1 import analysis_pb2 as ensemble_dot_v1_dot_analysis__pb2
 from ensemble.v1 import degradation_pb2 as ensemble_dot_v1_dot_degradation__pb2
 from ensemble.v1 import generation_parameters_pb2 as ensemble_dot_v1_dot_generation__parameters__pb2
 from ensemble.v1 import message_pb2 as ensemble_dot_v1_dot_message__pb2
@@ -31,7 +32,7 @@ from ensemble.v1 import run_event_pb2 as ensemble_dot_v1_dot_run__event__pb2
 from ensemble.v1 import strategy_options_pb2 as ensemble_dot_v1_dot_strategy__options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ensemble/v1/refiner_service.proto\x12\x0b\x65nsemble.v1\x1a\x1d\x65nsemble/v1/degradation.proto\x1a\'ensemble/v1/generation_parameters.proto\x1a\x19\x65nsemble/v1/message.proto\x1a\x1c\x65nsemble/v1/provenance.proto\x1a\x19\x65nsemble/v1/receipt.proto\x1a\x1b\x65nsemble/v1/run_event.proto\x1a\"ensemble/v1/strategy_options.proto\"h\n\x13RefinementCandidate\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x13\n\x06weight\x18\x04 \x01(\x01H\x00\x88\x01\x01\x42\t\n\x07_weight\"\xd8\x02\n\rRefineRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.ensemble.v1.Message\x12\x34\n\ncandidates\x18\x04 \x03(\x0b\x32 .ensemble.v1.RefinementCandidate\x12*\n\x06writer\x18\x05 \x01(\x0b\x32\x1a.ensemble.v1.RefinerMember\x12\x35\n\ngeneration\x18\x06 \x01(\x0b\x32!.ensemble.v1.GenerationParameters\x12\x19\n\x0cshuffle_seed\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12!\n\x14\x63\x61ndidate_byte_limit\x18\x08 \x01(\x05H\x01\x88\x01\x01\x42\x0f\n\r_shuffle_seedB\x17\n\x15_candidate_byte_limit\"\xa6\x01\n\x0eRefineResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12+\n\nprovenance\x18\x02 \x01(\x0b\x32\x17.ensemble.v1.Provenance\x12\'\n\x05\x63\x61lls\x18\x03 \x03(\x0b\x32\x18.ensemble.v1.CallReceipt\x12.\n\x0c\x64\x65gradations\x18\x04 \x03(\x0e\x32\x18.ensemble.v1.Degradation\"E\n\x13StreamRefineRequest\x12.\n\nrefinement\x18\x01 \x01(\x0b\x32\x1a.ensemble.v1.RefineRequest\"\x82\x01\n\x14StreamRefineResponse\x12\x30\n\x0c\x61nswer_delta\x18\x01 \x01(\x0b\x32\x18.ensemble.v1.AnswerDeltaH\x00\x12/\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x1b.ensemble.v1.RefineResponseH\x00\x42\x07\n\x05\x65vent2\xaa\x01\n\x0eRefinerService\x12\x41\n\x06Refine\x12\x1a.ensemble.v1.RefineRequest\x1a\x1b.ensemble.v1.RefineResponse\x12U\n\x0cStreamRefine\x12 .ensemble.v1.StreamRefineRequest\x1a!.ensemble.v1.StreamRefineResponse0\x01\x42v\n\x0eio.ensemble.v1B\x13RefinerServiceProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ensemble/v1/refiner_service.proto\x12\x0b\x65nsemble.v1\x1a\x1a\x65nsemble/v1/analysis.proto\x1a\x1d\x65nsemble/v1/degradation.proto\x1a\'ensemble/v1/generation_parameters.proto\x1a\x19\x65nsemble/v1/message.proto\x1a\x1c\x65nsemble/v1/provenance.proto\x1a\x19\x65nsemble/v1/receipt.proto\x1a\x1b\x65nsemble/v1/run_event.proto\x1a\"ensemble/v1/strategy_options.proto\"\x84\x01\n\x13RefinementCandidate\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x13\n\x06weight\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\x04rank\x18\x05 \x01(\x05H\x01\x88\x01\x01\x42\t\n\x07_weightB\x07\n\x05_rank\"\x83\x05\n\rRefineRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12&\n\x08messages\x18\x03 \x03(\x0b\x32\x14.ensemble.v1.Message\x12\x34\n\ncandidates\x18\x04 \x03(\x0b\x32 .ensemble.v1.RefinementCandidate\x12*\n\x06writer\x18\x05 \x01(\x0b\x32\x1a.ensemble.v1.RefinerMember\x12\x35\n\ngeneration\x18\x06 \x01(\x0b\x32!.ensemble.v1.GenerationParameters\x12\x19\n\x0cshuffle_seed\x18\x07 \x01(\x03H\x00\x88\x01\x01\x12!\n\x14\x63\x61ndidate_byte_limit\x18\x08 \x01(\x05H\x01\x88\x01\x01\x12)\n\x06method\x18\t \x01(\x0e\x32\x19.ensemble.v1.RefineMethod\x12*\n\x06judges\x18\n \x03(\x0b\x32\x1a.ensemble.v1.RefinerMember\x12\x13\n\x06passes\x18\x0b \x01(\x05H\x02\x88\x01\x01\x12\'\n\x08\x61nalysis\x18\x0c \x01(\x0b\x32\x15.ensemble.v1.Analysis\x12\x17\n\x0fresponse_schema\x18\r \x01(\t\x12\x1f\n\x12max_cost_micro_usd\x18\x0e \x01(\x03H\x03\x88\x01\x01\x12\x0f\n\x07problem\x18\x0f \x01(\t\x12\'\n\x05retry\x18\x10 \x01(\x0b\x32\x18.ensemble.v1.RetryPolicyB\x0f\n\r_shuffle_seedB\x17\n\x15_candidate_byte_limitB\t\n\x07_passesB\x15\n\x13_max_cost_micro_usd\"\xed\x01\n\x0eRefineResponse\x12\x0e\n\x06\x61nswer\x18\x01 \x01(\t\x12+\n\nprovenance\x18\x02 \x01(\x0b\x32\x17.ensemble.v1.Provenance\x12\'\n\x05\x63\x61lls\x18\x03 \x03(\x0b\x32\x18.ensemble.v1.CallReceipt\x12.\n\x0c\x64\x65gradations\x18\x04 \x03(\x0e\x32\x18.ensemble.v1.Degradation\x12\'\n\x08\x61nalysis\x18\x05 \x01(\x0b\x32\x15.ensemble.v1.Analysis\x12\x12\n\x05score\x18\x06 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_score\"E\n\x13StreamRefineRequest\x12.\n\nrefinement\x18\x01 \x01(\x0b\x32\x1a.ensemble.v1.RefineRequest\"\x82\x01\n\x14StreamRefineResponse\x12\x30\n\x0c\x61nswer_delta\x18\x01 \x01(\x0b\x32\x18.ensemble.v1.AnswerDeltaH\x00\x12/\n\x08\x66inished\x18\x02 \x01(\x0b\x32\x1b.ensemble.v1.RefineResponseH\x00\x42\x07\n\x05\x65vent*\xe2\x01\n\x0cRefineMethod\x12\x1d\n\x19REFINE_METHOD_UNSPECIFIED\x10\x00\x12\x16\n\x12REFINE_METHOD_FUSE\x10\x01\x12\x17\n\x13REFINE_METHOD_JUDGE\x10\x02\x12\x16\n\x12REFINE_METHOD_RANK\x10\x03\x12\x1c\n\x18REFINE_METHOD_CONSISTENT\x10\x04\x12\x17\n\x13REFINE_METHOD_SCORE\x10\x05\x12\x19\n\x15REFINE_METHOD_ANALYSE\x10\x06\x12\x18\n\x14REFINE_METHOD_REPAIR\x10\x07\x32\xaa\x01\n\x0eRefinerService\x12\x41\n\x06Refine\x12\x1a.ensemble.v1.RefineRequest\x1a\x1b.ensemble.v1.RefineResponse\x12U\n\x0cStreamRefine\x12 .ensemble.v1.StreamRefineRequest\x1a!.ensemble.v1.StreamRefineResponse0\x01\x42v\n\x0eio.ensemble.v1B\x13RefinerServiceProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,16 +40,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ensemble.v1.refiner_service
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.ensemble.v1B\023RefinerServiceProtoP\001Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\252\002\013Ensemble.V1'
-  _globals['_REFINEMENTCANDIDATE']._serialized_start=271
-  _globals['_REFINEMENTCANDIDATE']._serialized_end=375
-  _globals['_REFINEREQUEST']._serialized_start=378
-  _globals['_REFINEREQUEST']._serialized_end=722
-  _globals['_REFINERESPONSE']._serialized_start=725
-  _globals['_REFINERESPONSE']._serialized_end=891
-  _globals['_STREAMREFINEREQUEST']._serialized_start=893
-  _globals['_STREAMREFINEREQUEST']._serialized_end=962
-  _globals['_STREAMREFINERESPONSE']._serialized_start=965
-  _globals['_STREAMREFINERESPONSE']._serialized_end=1095
-  _globals['_REFINERSERVICE']._serialized_start=1098
-  _globals['_REFINERSERVICE']._serialized_end=1268
+  _globals['_REFINEMETHOD']._serialized_start=1525
+  _globals['_REFINEMETHOD']._serialized_end=1751
+  _globals['_REFINEMENTCANDIDATE']._serialized_start=300
+  _globals['_REFINEMENTCANDIDATE']._serialized_end=432
+  _globals['_REFINEREQUEST']._serialized_start=435
+  _globals['_REFINEREQUEST']._serialized_end=1078
+  _globals['_REFINERESPONSE']._serialized_start=1081
+  _globals['_REFINERESPONSE']._serialized_end=1318
+  _globals['_STREAMREFINEREQUEST']._serialized_start=1320
+  _globals['_STREAMREFINEREQUEST']._serialized_end=1389
+  _globals['_STREAMREFINERESPONSE']._serialized_start=1392
+  _globals['_STREAMREFINERESPONSE']._serialized_end=1522
+  _globals['_REFINERSERVICE']._serialized_start=1754
+  _globals['_REFINERSERVICE']._serialized_end=1924
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from ensemble.v1 import analysis_pb2 as _analysis_pb2
 from ensemble.v1 import degradation_pb2 as _degradation_pb2
 from ensemble.v1 import generation_parameters_pb2 as _generation_parameters_pb2
 from ensemble.v1 import message_pb2 as _message_pb2
@@ -14,6 +15,7 @@ from ensemble.v1 import strategy_options_pb2 as _strategy_options_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -25,6 +27,50 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _RefineMethod:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RefineMethodEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RefineMethod.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    REFINE_METHOD_UNSPECIFIED: _RefineMethod.ValueType  # 0
+    """The same as FUSE."""
+    REFINE_METHOD_FUSE: _RefineMethod.ValueType  # 1
+    """A writer makes one answer of all candidates."""
+    REFINE_METHOD_JUDGE: _RefineMethod.ValueType  # 2
+    """A judge picks the best candidate."""
+    REFINE_METHOD_RANK: _RefineMethod.ValueType  # 3
+    """Judges rank the candidates, none of them its own; the one with the highest mean normalised Borda count is the answer."""
+    REFINE_METHOD_CONSISTENT: _RefineMethod.ValueType  # 4
+    """A judge picks the candidate that is most consistent with the others."""
+    REFINE_METHOD_SCORE: _RefineMethod.ValueType  # 5
+    """A judge scores the one candidate."""
+    REFINE_METHOD_ANALYSE: _RefineMethod.ValueType  # 6
+    """An analyst says what the candidates have in common and where they differ; there is no answer."""
+    REFINE_METHOD_REPAIR: _RefineMethod.ValueType  # 7
+    """A writer puts the one candidate into the form that response_schema wants."""
+
+class RefineMethod(_RefineMethod, metaclass=_RefineMethodEnumTypeWrapper):
+    """What is made of the candidates."""
+
+REFINE_METHOD_UNSPECIFIED: RefineMethod.ValueType  # 0
+"""The same as FUSE."""
+REFINE_METHOD_FUSE: RefineMethod.ValueType  # 1
+"""A writer makes one answer of all candidates."""
+REFINE_METHOD_JUDGE: RefineMethod.ValueType  # 2
+"""A judge picks the best candidate."""
+REFINE_METHOD_RANK: RefineMethod.ValueType  # 3
+"""Judges rank the candidates, none of them its own; the one with the highest mean normalised Borda count is the answer."""
+REFINE_METHOD_CONSISTENT: RefineMethod.ValueType  # 4
+"""A judge picks the candidate that is most consistent with the others."""
+REFINE_METHOD_SCORE: RefineMethod.ValueType  # 5
+"""A judge scores the one candidate."""
+REFINE_METHOD_ANALYSE: RefineMethod.ValueType  # 6
+"""An analyst says what the candidates have in common and where they differ; there is no answer."""
+REFINE_METHOD_REPAIR: RefineMethod.ValueType  # 7
+"""A writer puts the one candidate into the form that response_schema wants."""
+Global___RefineMethod: _TypeAlias = RefineMethod  # noqa: Y015
+
 @_typing.final
 class RefinementCandidate(_message.Message):
     """One text the answer may rest on."""
@@ -35,6 +81,7 @@ class RefinementCandidate(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
     candidate_id: _builtins.str
     """Required. The candidate's id, unique in the request; 1 to 128 characters. The writer never sees it."""
     model: _builtins.str
@@ -43,6 +90,8 @@ class RefinementCandidate(_message.Message):
     """Required. The text; at least one character."""
     weight: _builtins.float
     """Optional; default 1. Weight without unit in the deterministic rule; above 0, at most 100."""
+    rank: _builtins.int
+    """Optional; default unranked. Rank from an earlier stage, 1 for the best; in the deterministic rule it stands above the weight."""
     def __init__(
         self,
         *,
@@ -50,13 +99,19 @@ class RefinementCandidate(_message.Message):
         model: _builtins.str = ...,
         text: _builtins.str = ...,
         weight: _builtins.float | None = ...,
+        rank: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_rank", b"_rank", "_weight", b"_weight", "rank", b"rank", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "candidate_id", b"candidate_id", "model", b"model", "text", b"text", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_rank", b"_rank", "_weight", b"_weight", "candidate_id", b"candidate_id", "model", b"model", "rank", b"rank", "text", b"text", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__rank: _TypeAlias = _typing.Literal["rank"]  # noqa: Y015
+    _WhichOneofArgType__rank: _TypeAlias = _typing.Literal["_rank", b"_rank"]  # noqa: Y015
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rank) -> _WhichOneofReturnType__rank | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__weight) -> _WhichOneofReturnType__weight | None: ...
 
 Global___RefinementCandidate: _TypeAlias = RefinementCandidate  # noqa: Y015
@@ -75,6 +130,14 @@ class RefineRequest(_message.Message):
     GENERATION_FIELD_NUMBER: _builtins.int
     SHUFFLE_SEED_FIELD_NUMBER: _builtins.int
     CANDIDATE_BYTE_LIMIT_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    JUDGES_FIELD_NUMBER: _builtins.int
+    PASSES_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
+    RESPONSE_SCHEMA_FIELD_NUMBER: _builtins.int
+    MAX_COST_MICRO_USD_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Required. Id of the run, 1 to 128 characters; the order in which the writer sees the candidates follows from it unless shuffle_seed is set."""
     tenant: _builtins.str
@@ -83,6 +146,18 @@ class RefineRequest(_message.Message):
     """Optional; default derived from run_id. Seed of the order in which the writer sees the candidates."""
     candidate_byte_limit: _builtins.int
     """Optional; default 65536. Longest part of one candidate shown to the writer, in bytes of UTF-8; 256 to 1048576. What is cut is marked."""
+    method: Global___RefineMethod.ValueType
+    """Optional; default FUSE. What is made of the candidates."""
+    passes: _builtins.int
+    """Optional; default 1. 2 lets the judge of JUDGE or CONSISTENT judge once more with the order reversed; where the two differ, the deterministic rule decides
+    between them.
+    """
+    response_schema: _builtins.str
+    """Optional; default none. JSON Schema that the answer must satisfy, as JSON text; at most 64 KiB. The writer is told of it."""
+    max_cost_micro_usd: _builtins.int
+    """Optional; default none. Most the refinement may cost in micro-USD, 0 or more."""
+    problem: _builtins.str
+    """Optional; default none. What is wrong with the candidate, for REPAIR, in words that hold nothing of it; at most 1024 characters."""
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
         """Required. The conversation that the candidates answer, at least one message."""
@@ -99,6 +174,18 @@ class RefineRequest(_message.Message):
     def generation(self) -> _generation_parameters_pb2.GenerationParameters:
         """Optional; default the provider's own. How the answer is sampled, where writer does not say."""
 
+    @_builtins.property
+    def judges(self) -> _containers.RepeatedCompositeFieldContainer[_strategy_options_pb2.RefinerMember]:
+        """Optional; default the writer. The judges of RANK, at most 8; other methods have just the writer."""
+
+    @_builtins.property
+    def analysis(self) -> _analysis_pb2.Analysis:
+        """Optional; default none. An analysis for the writer of FUSE to look at."""
+
+    @_builtins.property
+    def retry(self) -> _strategy_options_pb2.RetryPolicy:
+        """Optional; default one retry. When a failed call is made again."""
+
     def __init__(
         self,
         *,
@@ -110,17 +197,33 @@ class RefineRequest(_message.Message):
         generation: _generation_parameters_pb2.GenerationParameters | None = ...,
         shuffle_seed: _builtins.int | None = ...,
         candidate_byte_limit: _builtins.int | None = ...,
+        method: Global___RefineMethod.ValueType = ...,
+        judges: _abc.Iterable[_strategy_options_pb2.RefinerMember] | None = ...,
+        passes: _builtins.int | None = ...,
+        analysis: _analysis_pb2.Analysis | None = ...,
+        response_schema: _builtins.str = ...,
+        max_cost_micro_usd: _builtins.int | None = ...,
+        problem: _builtins.str = ...,
+        retry: _strategy_options_pb2.RetryPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit", "_shuffle_seed", b"_shuffle_seed", "candidate_byte_limit", b"candidate_byte_limit", "generation", b"generation", "shuffle_seed", b"shuffle_seed", "writer", b"writer"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit", "_max_cost_micro_usd", b"_max_cost_micro_usd", "_passes", b"_passes", "_shuffle_seed", b"_shuffle_seed", "analysis", b"analysis", "candidate_byte_limit", b"candidate_byte_limit", "generation", b"generation", "max_cost_micro_usd", b"max_cost_micro_usd", "passes", b"passes", "retry", b"retry", "shuffle_seed", b"shuffle_seed", "writer", b"writer"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit", "_shuffle_seed", b"_shuffle_seed", "candidate_byte_limit", b"candidate_byte_limit", "candidates", b"candidates", "generation", b"generation", "messages", b"messages", "run_id", b"run_id", "shuffle_seed", b"shuffle_seed", "tenant", b"tenant", "writer", b"writer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit", "_max_cost_micro_usd", b"_max_cost_micro_usd", "_passes", b"_passes", "_shuffle_seed", b"_shuffle_seed", "analysis", b"analysis", "candidate_byte_limit", b"candidate_byte_limit", "candidates", b"candidates", "generation", b"generation", "judges", b"judges", "max_cost_micro_usd", b"max_cost_micro_usd", "messages", b"messages", "method", b"method", "passes", b"passes", "problem", b"problem", "response_schema", b"response_schema", "retry", b"retry", "run_id", b"run_id", "shuffle_seed", b"shuffle_seed", "tenant", b"tenant", "writer", b"writer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__candidate_byte_limit: _TypeAlias = _typing.Literal["candidate_byte_limit"]  # noqa: Y015
     _WhichOneofArgType__candidate_byte_limit: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit"]  # noqa: Y015
+    _WhichOneofReturnType__max_cost_micro_usd: _TypeAlias = _typing.Literal["max_cost_micro_usd"]  # noqa: Y015
+    _WhichOneofArgType__max_cost_micro_usd: _TypeAlias = _typing.Literal["_max_cost_micro_usd", b"_max_cost_micro_usd"]  # noqa: Y015
+    _WhichOneofReturnType__passes: _TypeAlias = _typing.Literal["passes"]  # noqa: Y015
+    _WhichOneofArgType__passes: _TypeAlias = _typing.Literal["_passes", b"_passes"]  # noqa: Y015
     _WhichOneofReturnType__shuffle_seed: _TypeAlias = _typing.Literal["shuffle_seed"]  # noqa: Y015
     _WhichOneofArgType__shuffle_seed: _TypeAlias = _typing.Literal["_shuffle_seed", b"_shuffle_seed"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_byte_limit) -> _WhichOneofReturnType__candidate_byte_limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_micro_usd) -> _WhichOneofReturnType__max_cost_micro_usd | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__passes) -> _WhichOneofReturnType__passes | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shuffle_seed) -> _WhichOneofReturnType__shuffle_seed | None: ...
 
@@ -136,8 +239,12 @@ class RefineResponse(_message.Message):
     PROVENANCE_FIELD_NUMBER: _builtins.int
     CALLS_FIELD_NUMBER: _builtins.int
     DEGRADATIONS_FIELD_NUMBER: _builtins.int
+    ANALYSIS_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
     answer: _builtins.str
-    """Output only. The answer."""
+    """Output only. The answer; empty after ANALYSE."""
+    score: _builtins.float
+    """Output only. What SCORE found: 0 (worst) to 1 (best), without unit; unset otherwise, and where it failed."""
     @_builtins.property
     def provenance(self) -> _provenance_pb2.Provenance:
         """Output only. How it came about."""
@@ -150,6 +257,10 @@ class RefineResponse(_message.Message):
     def degradations(self) -> _containers.RepeatedScalarFieldContainer[_degradation_pb2.Degradation.ValueType]:
         """Output only. Why it is less than was asked for; empty where it is not."""
 
+    @_builtins.property
+    def analysis(self) -> _analysis_pb2.Analysis:
+        """Output only. What ANALYSE found; unset otherwise, and where it failed."""
+
     def __init__(
         self,
         *,
@@ -157,12 +268,16 @@ class RefineResponse(_message.Message):
         provenance: _provenance_pb2.Provenance | None = ...,
         calls: _abc.Iterable[_receipt_pb2.CallReceipt] | None = ...,
         degradations: _abc.Iterable[_degradation_pb2.Degradation.ValueType] | None = ...,
+        analysis: _analysis_pb2.Analysis | None = ...,
+        score: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["provenance", b"provenance"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "analysis", b"analysis", "provenance", b"provenance", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answer", b"answer", "calls", b"calls", "degradations", b"degradations", "provenance", b"provenance"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "analysis", b"analysis", "answer", b"answer", "calls", b"calls", "degradations", b"degradations", "provenance", b"provenance", "score", b"score"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
+    _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___RefineResponse: _TypeAlias = RefineResponse  # noqa: Y015
 

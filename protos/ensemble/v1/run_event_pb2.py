@@ -23,10 +23,11 @@ _sym_db = _symbol_database.Default()
 
 
 from ensemble.v1 import candidate_pb2 as ensemble_dot_v1_dot_candidate__pb2
+from ensemble.v1 import permit_pb2 as ensemble_dot_v1_dot_permit__pb2
 from ensemble.v1 import receipt_pb2 as ensemble_dot_v1_dot_receipt__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65nsemble/v1/run_event.proto\x12\x0b\x65nsemble.v1\x1a\x1b\x65nsemble/v1/candidate.proto\x1a\x19\x65nsemble/v1/receipt.proto\"W\n\nRunStarted\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08strategy\x18\x02 \x01(\t\x12\x15\n\rcandidate_ids\x18\x03 \x03(\t\x12\x10\n\x08trace_id\x18\x04 \x01(\t\"7\n\x10\x43\x61ndidateStarted\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\"4\n\x0e\x43\x61ndidateDelta\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"f\n\x11\x43\x61ndidateFinished\x12)\n\tcandidate\x18\x01 \x01(\x0b\x32\x16.ensemble.v1.Candidate\x12&\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x18.ensemble.v1.CallReceipt\"9\n\x11RefinementStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rcandidate_ids\x18\x02 \x03(\t\",\n\x0b\x41nswerDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07restart\x18\x02 \x01(\x08\x42p\n\x0eio.ensemble.v1B\rRunEventProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x65nsemble/v1/run_event.proto\x12\x0b\x65nsemble.v1\x1a\x1b\x65nsemble/v1/candidate.proto\x1a\x18\x65nsemble/v1/permit.proto\x1a\x19\x65nsemble/v1/receipt.proto\"W\n\nRunStarted\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08strategy\x18\x02 \x01(\t\x12\x15\n\rcandidate_ids\x18\x03 \x03(\t\x12\x10\n\x08trace_id\x18\x04 \x01(\t\"x\n\x10\x43\x61ndidateStarted\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12.\n\x0c\x61ttempt_kind\x18\x04 \x01(\x0e\x32\x18.ensemble.v1.AttemptKind\"E\n\x0e\x43\x61ndidateDelta\x12\x14\n\x0c\x63\x61ndidate_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0f\n\x07restart\x18\x03 \x01(\x08\"f\n\x11\x43\x61ndidateFinished\x12)\n\tcandidate\x18\x01 \x01(\x0b\x32\x16.ensemble.v1.Candidate\x12&\n\x04\x63\x61ll\x18\x02 \x01(\x0b\x32\x18.ensemble.v1.CallReceipt\"H\n\x11RefinementStarted\x12\r\n\x05model\x18\x01 \x01(\t\x12\x15\n\rcandidate_ids\x18\x02 \x03(\t\x12\r\n\x05stage\x18\x03 \x01(\t\"9\n\rStageFinished\x12(\n\x05stage\x18\x01 \x01(\x0b\x32\x19.ensemble.v1.StageReceipt\",\n\x0b\x41nswerDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0f\n\x07restart\x18\x02 \x01(\x08\x42p\n\x0eio.ensemble.v1B\rRunEventProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,16 +35,18 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ensemble.v1.run_event_pb2',
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.ensemble.v1B\rRunEventProtoP\001Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\252\002\013Ensemble.V1'
-  _globals['_RUNSTARTED']._serialized_start=100
-  _globals['_RUNSTARTED']._serialized_end=187
-  _globals['_CANDIDATESTARTED']._serialized_start=189
-  _globals['_CANDIDATESTARTED']._serialized_end=244
-  _globals['_CANDIDATEDELTA']._serialized_start=246
-  _globals['_CANDIDATEDELTA']._serialized_end=298
-  _globals['_CANDIDATEFINISHED']._serialized_start=300
-  _globals['_CANDIDATEFINISHED']._serialized_end=402
-  _globals['_REFINEMENTSTARTED']._serialized_start=404
-  _globals['_REFINEMENTSTARTED']._serialized_end=461
-  _globals['_ANSWERDELTA']._serialized_start=463
-  _globals['_ANSWERDELTA']._serialized_end=507
+  _globals['_RUNSTARTED']._serialized_start=126
+  _globals['_RUNSTARTED']._serialized_end=213
+  _globals['_CANDIDATESTARTED']._serialized_start=215
+  _globals['_CANDIDATESTARTED']._serialized_end=335
+  _globals['_CANDIDATEDELTA']._serialized_start=337
+  _globals['_CANDIDATEDELTA']._serialized_end=406
+  _globals['_CANDIDATEFINISHED']._serialized_start=408
+  _globals['_CANDIDATEFINISHED']._serialized_end=510
+  _globals['_REFINEMENTSTARTED']._serialized_start=512
+  _globals['_REFINEMENTSTARTED']._serialized_end=584
+  _globals['_STAGEFINISHED']._serialized_start=586
+  _globals['_STAGEFINISHED']._serialized_end=643
+  _globals['_ANSWERDELTA']._serialized_start=645
+  _globals['_ANSWERDELTA']._serialized_end=689
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from ensemble.v1 import candidate_pb2 as _candidate_pb2
+from ensemble.v1 import permit_pb2 as _permit_pb2
 from ensemble.v1 import receipt_pb2 as _receipt_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -38,7 +39,7 @@ class RunStarted(_message.Message):
     """Output only. Trace id as 32 hexadecimal digits; empty where the run is not traced."""
     @_builtins.property
     def candidate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Output only. Ids of the candidates that will be asked for, in the order of the panel."""
+        """Output only. Ids of the candidates that will be asked for, in the order of the panel; a strategy of several layers adds more as they begin."""
 
     def __init__(
         self,
@@ -58,25 +59,33 @@ Global___RunStarted: _TypeAlias = RunStarted  # noqa: Y015
 
 @_typing.final
 class CandidateStarted(_message.Message):
-    """A call to a member begins."""
+    """An attempt at a candidate begins."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CANDIDATE_ID_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    ATTEMPT_KIND_FIELD_NUMBER: _builtins.int
     candidate_id: _builtins.str
     """Output only. The candidate's id."""
     model: _builtins.str
     """Output only. The model's name in the catalogue."""
+    attempt: _builtins.int
+    """Output only. 1 for the first attempt at this candidate, 2 for the next, and so on."""
+    attempt_kind: _permit_pb2.AttemptKind.ValueType
+    """Output only. Whether it is the first attempt, a retry or a hedge."""
     def __init__(
         self,
         *,
         candidate_id: _builtins.str = ...,
         model: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        attempt_kind: _permit_pb2.AttemptKind.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_id", b"candidate_id", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "attempt_kind", b"attempt_kind", "candidate_id", b"candidate_id", "model", b"model"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -90,19 +99,23 @@ class CandidateDelta(_message.Message):
 
     CANDIDATE_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    RESTART_FIELD_NUMBER: _builtins.int
     candidate_id: _builtins.str
     """Output only. The candidate's id."""
     text: _builtins.str
     """Output only. The text that follows what was sent before."""
+    restart: _builtins.bool
+    """Output only. True where all text sent before for this candidate is void and it starts anew with this text: another attempt took over."""
     def __init__(
         self,
         *,
         candidate_id: _builtins.str = ...,
         text: _builtins.str = ...,
+        restart: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_id", b"candidate_id", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_id", b"candidate_id", "restart", b"restart", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -110,7 +123,7 @@ Global___CandidateDelta: _TypeAlias = CandidateDelta  # noqa: Y015
 
 @_typing.final
 class CandidateFinished(_message.Message):
-    """A call to a member ended, in whatever way."""
+    """A candidate is there, or all attempts at it ended in whatever way."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -122,7 +135,7 @@ class CandidateFinished(_message.Message):
 
     @_builtins.property
     def call(self) -> _receipt_pb2.CallReceipt:
-        """Output only. What the call did and cost."""
+        """Output only. What the attempt that counts did and cost."""
 
     def __init__(
         self,
@@ -140,14 +153,17 @@ Global___CandidateFinished: _TypeAlias = CandidateFinished  # noqa: Y015
 
 @_typing.final
 class RefinementStarted(_message.Message):
-    """Candidates are in; refinement begins."""
+    """Candidates are in; a stage of refinement begins."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     MODEL_FIELD_NUMBER: _builtins.int
     CANDIDATE_IDS_FIELD_NUMBER: _builtins.int
+    STAGE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Output only. The model that writes the answer."""
+    """Output only. The model that writes or judges; where several judge, the first of them."""
+    stage: _builtins.str
+    """Output only. The stage's name, as on the receipt."""
     @_builtins.property
     def candidate_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Output only. Ids of the candidates it works on, in the order of the panel."""
@@ -157,14 +173,39 @@ class RefinementStarted(_message.Message):
         *,
         model: _builtins.str = ...,
         candidate_ids: _abc.Iterable[_builtins.str] | None = ...,
+        stage: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_ids", b"candidate_ids", "model", b"model"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidate_ids", b"candidate_ids", "model", b"model", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RefinementStarted: _TypeAlias = RefinementStarted  # noqa: Y015
+
+@_typing.final
+class StageFinished(_message.Message):
+    """A stage of the run is over."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STAGE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def stage(self) -> _receipt_pb2.StageReceipt:
+        """Output only. What it took and cost."""
+
+    def __init__(
+        self,
+        *,
+        stage: _receipt_pb2.StageReceipt | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["stage", b"stage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StageFinished: _TypeAlias = StageFinished  # noqa: Y015
 
 @_typing.final
 class AnswerDelta(_message.Message):

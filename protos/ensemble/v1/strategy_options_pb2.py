@@ -26,7 +26,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ensemble/v1/strategy_options.proto\x12\x0b\x65nsemble.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xd1\x02\n\x0fStrategyOptions\x12\x13\n\x06quorum\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x32\n\x0fstraggler_grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0bpanel_share\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12+\n\x07refiner\x18\x04 \x01(\x0b\x32\x1a.ensemble.v1.RefinerMember\x12\x19\n\x0cshuffle_seed\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12!\n\x14\x63\x61ndidate_byte_limit\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12+\n\nparameters\x18\x07 \x01(\x0b\x32\x17.google.protobuf.StructB\t\n\x07_quorumB\x0e\n\x0c_panel_shareB\x0f\n\r_shuffle_seedB\x17\n\x15_candidate_byte_limit\"\xaa\x01\n\rRefinerMember\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\n\x0c_temperatureB\x14\n\x12_max_output_tokensBw\n\x0eio.ensemble.v1B\x14StrategyOptionsProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ensemble/v1/strategy_options.proto\x12\x0b\x65nsemble.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1cgoogle/protobuf/struct.proto\"\xdf\x03\n\x0fStrategyOptions\x12\x13\n\x06quorum\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x32\n\x0fstraggler_grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x0bpanel_share\x18\x03 \x01(\x01H\x01\x88\x01\x01\x12+\n\x07refiner\x18\x04 \x01(\x0b\x32\x1a.ensemble.v1.RefinerMember\x12\x19\n\x0cshuffle_seed\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12!\n\x14\x63\x61ndidate_byte_limit\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12+\n\nparameters\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x05hedge\x18\x08 \x01(\x0b\x32\x18.ensemble.v1.HedgePolicy\x12\'\n\x05retry\x18\t \x01(\x0b\x32\x18.ensemble.v1.RetryPolicy\x12!\n\x14\x65\x61rly_stop_agreement\x18\n \x01(\x01H\x04\x88\x01\x01\x42\t\n\x07_quorumB\x0e\n\x0c_panel_shareB\x0f\n\r_shuffle_seedB\x17\n\x15_candidate_byte_limitB\x17\n\x15_early_stop_agreement\"y\n\x0bHedgePolicy\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\npercentile\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x03max\x18\x03 \x01(\x05H\x01\x88\x01\x01\x42\r\n\x0b_percentileB\x06\n\x04_max\"\xab\x01\n\x0bRetryPolicy\x12\x19\n\x0cmax_attempts\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x19\n\x0crate_limited\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12\x13\n\x06\x66\x61iled\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x16\n\ttimed_out\x18\x04 \x01(\x05H\x03\x88\x01\x01\x42\x0f\n\r_max_attemptsB\x0f\n\r_rate_limitedB\t\n\x07_failedB\x0c\n\n_timed_out\"\xaa\x01\n\rRefinerMember\x12\r\n\x05model\x18\x01 \x01(\t\x12\x18\n\x0btemperature\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x1e\n\x11max_output_tokens\x18\x03 \x01(\x05H\x01\x88\x01\x01\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\n\x0c_temperatureB\x14\n\x12_max_output_tokensBw\n\x0eio.ensemble.v1B\x14StrategyOptionsProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,7 +35,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\016io.ensemble.v1B\024StrategyOptionsProtoP\001Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\252\002\013Ensemble.V1'
   _globals['_STRATEGYOPTIONS']._serialized_start=114
-  _globals['_STRATEGYOPTIONS']._serialized_end=451
-  _globals['_REFINERMEMBER']._serialized_start=454
-  _globals['_REFINERMEMBER']._serialized_end=624
+  _globals['_STRATEGYOPTIONS']._serialized_end=593
+  _globals['_HEDGEPOLICY']._serialized_start=595
+  _globals['_HEDGEPOLICY']._serialized_end=716
+  _globals['_RETRYPOLICY']._serialized_start=719
+  _globals['_RETRYPOLICY']._serialized_end=890
+  _globals['_REFINERMEMBER']._serialized_start=893
+  _globals['_REFINERMEMBER']._serialized_end=1063
 # @@protoc_insertion_point(module_scope)

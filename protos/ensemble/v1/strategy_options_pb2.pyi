@@ -31,9 +31,12 @@ class StrategyOptions(_message.Message):
     SHUFFLE_SEED_FIELD_NUMBER: _builtins.int
     CANDIDATE_BYTE_LIMIT_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
+    HEDGE_FIELD_NUMBER: _builtins.int
+    RETRY_FIELD_NUMBER: _builtins.int
+    EARLY_STOP_AGREEMENT_FIELD_NUMBER: _builtins.int
     quorum: _builtins.int
-    """Optional; default the strategy's (fusion: the larger of 2 and half the calls, rounded up; single: 1). How many good answers are enough; 1 to the number
-    of calls in the panel. A profile's quorum is lowered to a smaller panel that the request brings.
+    """Optional; default the strategy's (the larger of 2 and half the calls, rounded up; best_of_n, single, first and cascade: 1). How many good answers are
+    enough; 1 to the number of calls in the panel. A profile's quorum is lowered to a smaller panel that the request brings.
     """
     panel_share: _builtins.float
     """Optional; default 0.6. Share of the time left that the panel may spend, without unit; above 0, at most 1."""
@@ -41,6 +44,8 @@ class StrategyOptions(_message.Message):
     """Optional; default derived from the request id. Seed of the order in which the refiner sees the candidates."""
     candidate_byte_limit: _builtins.int
     """Optional; default 65536. Longest part of one candidate shown to the refiner, in bytes of UTF-8; 256 to 1048576. What is cut is marked."""
+    early_stop_agreement: _builtins.float
+    """Optional; default none. The panel ends as soon as its quorum is met and its answers agree this far, without unit; above 0, at most 1."""
     @_builtins.property
     def straggler_grace(self) -> _duration_pb2.Duration:
         """Optional; default 8 s. How long stragglers may still arrive after the quorum is met; 0 to 10 minutes, clipped to the panel's time."""
@@ -53,6 +58,14 @@ class StrategyOptions(_message.Message):
     def parameters(self) -> _struct_pb2.Struct:
         """Optional; default none. Options that one strategy alone understands, by their names in its documentation; at most 64 KiB, finite numbers only."""
 
+    @_builtins.property
+    def hedge(self) -> Global___HedgePolicy:
+        """Optional; default none (the strategy first: a delay of 2 s). When a second call for the same answer is started while the first is still under way."""
+
+    @_builtins.property
+    def retry(self) -> Global___RetryPolicy:
+        """Optional; default one retry. When a failed call is made again."""
+
     def __init__(
         self,
         *,
@@ -63,13 +76,18 @@ class StrategyOptions(_message.Message):
         shuffle_seed: _builtins.int | None = ...,
         candidate_byte_limit: _builtins.int | None = ...,
         parameters: _struct_pb2.Struct | None = ...,
+        hedge: Global___HedgePolicy | None = ...,
+        retry: Global___RetryPolicy | None = ...,
+        early_stop_agreement: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit", "_panel_share", b"_panel_share", "_quorum", b"_quorum", "_shuffle_seed", b"_shuffle_seed", "candidate_byte_limit", b"candidate_byte_limit", "panel_share", b"panel_share", "parameters", b"parameters", "quorum", b"quorum", "refiner", b"refiner", "shuffle_seed", b"shuffle_seed", "straggler_grace", b"straggler_grace"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit", "_early_stop_agreement", b"_early_stop_agreement", "_panel_share", b"_panel_share", "_quorum", b"_quorum", "_shuffle_seed", b"_shuffle_seed", "candidate_byte_limit", b"candidate_byte_limit", "early_stop_agreement", b"early_stop_agreement", "hedge", b"hedge", "panel_share", b"panel_share", "parameters", b"parameters", "quorum", b"quorum", "refiner", b"refiner", "retry", b"retry", "shuffle_seed", b"shuffle_seed", "straggler_grace", b"straggler_grace"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit", "_panel_share", b"_panel_share", "_quorum", b"_quorum", "_shuffle_seed", b"_shuffle_seed", "candidate_byte_limit", b"candidate_byte_limit", "panel_share", b"panel_share", "parameters", b"parameters", "quorum", b"quorum", "refiner", b"refiner", "shuffle_seed", b"shuffle_seed", "straggler_grace", b"straggler_grace"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit", "_early_stop_agreement", b"_early_stop_agreement", "_panel_share", b"_panel_share", "_quorum", b"_quorum", "_shuffle_seed", b"_shuffle_seed", "candidate_byte_limit", b"candidate_byte_limit", "early_stop_agreement", b"early_stop_agreement", "hedge", b"hedge", "panel_share", b"panel_share", "parameters", b"parameters", "quorum", b"quorum", "refiner", b"refiner", "retry", b"retry", "shuffle_seed", b"shuffle_seed", "straggler_grace", b"straggler_grace"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__candidate_byte_limit: _TypeAlias = _typing.Literal["candidate_byte_limit"]  # noqa: Y015
     _WhichOneofArgType__candidate_byte_limit: _TypeAlias = _typing.Literal["_candidate_byte_limit", b"_candidate_byte_limit"]  # noqa: Y015
+    _WhichOneofReturnType__early_stop_agreement: _TypeAlias = _typing.Literal["early_stop_agreement"]  # noqa: Y015
+    _WhichOneofArgType__early_stop_agreement: _TypeAlias = _typing.Literal["_early_stop_agreement", b"_early_stop_agreement"]  # noqa: Y015
     _WhichOneofReturnType__panel_share: _TypeAlias = _typing.Literal["panel_share"]  # noqa: Y015
     _WhichOneofArgType__panel_share: _TypeAlias = _typing.Literal["_panel_share", b"_panel_share"]  # noqa: Y015
     _WhichOneofReturnType__quorum: _TypeAlias = _typing.Literal["quorum"]  # noqa: Y015
@@ -79,6 +97,8 @@ class StrategyOptions(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__candidate_byte_limit) -> _WhichOneofReturnType__candidate_byte_limit | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stop_agreement) -> _WhichOneofReturnType__early_stop_agreement | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__panel_share) -> _WhichOneofReturnType__panel_share | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__quorum) -> _WhichOneofReturnType__quorum | None: ...
@@ -86,6 +106,100 @@ class StrategyOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__shuffle_seed) -> _WhichOneofReturnType__shuffle_seed | None: ...
 
 Global___StrategyOptions: _TypeAlias = StrategyOptions  # noqa: Y015
+
+@_typing.final
+class HedgePolicy(_message.Message):
+    """When a second call for the same answer is started while the first is still under way. The first good answer wins; the others are cancelled. Each hedge needs
+    a permit of its own and draws on the model's retry budget.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELAY_FIELD_NUMBER: _builtins.int
+    PERCENTILE_FIELD_NUMBER: _builtins.int
+    MAX_FIELD_NUMBER: _builtins.int
+    percentile: _builtins.float
+    """Optional; default none. Hedge once a call takes longer than this percentage of the model's recent calls did; 50 to 99.9. Until the model has 20 recent calls
+    the delay holds.
+    """
+    max: _builtins.int
+    """Optional; default one for each call of the panel (the strategy first: one for each further member). Most hedges in one run; 0 to 64."""
+    @_builtins.property
+    def delay(self) -> _duration_pb2.Duration:
+        """Optional; default 2 s. How long a call may take before it is hedged; 1 ms to 10 minutes."""
+
+    def __init__(
+        self,
+        *,
+        delay: _duration_pb2.Duration | None = ...,
+        percentile: _builtins.float | None = ...,
+        max: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_percentile", b"_percentile", "delay", b"delay", "max", b"max", "percentile", b"percentile"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max", b"_max", "_percentile", b"_percentile", "delay", b"delay", "max", b"max", "percentile", b"percentile"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max: _TypeAlias = _typing.Literal["max"]  # noqa: Y015
+    _WhichOneofArgType__max: _TypeAlias = _typing.Literal["_max", b"_max"]  # noqa: Y015
+    _WhichOneofReturnType__percentile: _TypeAlias = _typing.Literal["percentile"]  # noqa: Y015
+    _WhichOneofArgType__percentile: _TypeAlias = _typing.Literal["_percentile", b"_percentile"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max) -> _WhichOneofReturnType__max | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__percentile) -> _WhichOneofReturnType__percentile | None: ...
+
+Global___HedgePolicy: _TypeAlias = HedgePolicy  # noqa: Y015
+
+@_typing.final
+class RetryPolicy(_message.Message):
+    """When a failed call is made again, after a wait with jitter, or the provider's own where it named one, while the panel's time lasts. Each retry needs a permit
+    of its own and draws on the model's retry budget. What a repeat cannot heal is never tried again.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    RATE_LIMITED_FIELD_NUMBER: _builtins.int
+    FAILED_FIELD_NUMBER: _builtins.int
+    TIMED_OUT_FIELD_NUMBER: _builtins.int
+    max_attempts: _builtins.int
+    """Optional; default 2. Most attempts at one answer, the first included; 1 to 5."""
+    rate_limited: _builtins.int
+    """Optional; default max_attempts. The same where the provider said that its limit is reached (429); 1 to 5."""
+    failed: _builtins.int
+    """Optional; default max_attempts. The same where the provider or the connection failed (408, 409, 5xx, reset); 1 to 5."""
+    timed_out: _builtins.int
+    """Optional; default max_attempts. The same where no first token came in time; 1 to 5."""
+    def __init__(
+        self,
+        *,
+        max_attempts: _builtins.int | None = ...,
+        rate_limited: _builtins.int | None = ...,
+        failed: _builtins.int | None = ...,
+        timed_out: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_failed", b"_failed", "_max_attempts", b"_max_attempts", "_rate_limited", b"_rate_limited", "_timed_out", b"_timed_out", "failed", b"failed", "max_attempts", b"max_attempts", "rate_limited", b"rate_limited", "timed_out", b"timed_out"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_failed", b"_failed", "_max_attempts", b"_max_attempts", "_rate_limited", b"_rate_limited", "_timed_out", b"_timed_out", "failed", b"failed", "max_attempts", b"max_attempts", "rate_limited", b"rate_limited", "timed_out", b"timed_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__failed: _TypeAlias = _typing.Literal["failed"]  # noqa: Y015
+    _WhichOneofArgType__failed: _TypeAlias = _typing.Literal["_failed", b"_failed"]  # noqa: Y015
+    _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
+    _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__rate_limited: _TypeAlias = _typing.Literal["rate_limited"]  # noqa: Y015
+    _WhichOneofArgType__rate_limited: _TypeAlias = _typing.Literal["_rate_limited", b"_rate_limited"]  # noqa: Y015
+    _WhichOneofReturnType__timed_out: _TypeAlias = _typing.Literal["timed_out"]  # noqa: Y015
+    _WhichOneofArgType__timed_out: _TypeAlias = _typing.Literal["_timed_out", b"_timed_out"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__failed) -> _WhichOneofReturnType__failed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__rate_limited) -> _WhichOneofReturnType__rate_limited | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__timed_out) -> _WhichOneofReturnType__timed_out | None: ...
+
+Global___RetryPolicy: _TypeAlias = RetryPolicy  # noqa: Y015
 
 @_typing.final
 class RefinerMember(_message.Message):

@@ -5,13 +5,15 @@ packaged defaults < ensemble.yaml < ENSEMBLE__SECTION__KEY < overrides  --merge-
 
 from services.chassis.configuration.load import configuration_file, load_configuration
 from services.chassis.configuration.models import BreakerSection, LimitsSection, ModelSection, PriceSection
+from services.chassis.configuration.parameters import plain_parameters
 from services.chassis.configuration.problems import ConfigurationError, Problem
-from services.chassis.configuration.profiles import GenerationSection, MemberSection, ProfileSection, RefinerMemberSection
+from services.chassis.configuration.profiles import GenerationSection, HedgeSection, MemberSection, ProfileSection, RefinerMemberSection, RetrySection
 from services.chassis.configuration.providers import ProviderSection
 from services.chassis.configuration.render import configuration_hash, render
 from services.chassis.configuration.schema import Configuration
 from services.chassis.configuration.servers import GatewaySection, LimiterSection, OrchestratorSection, RefinerSection
 from services.chassis.configuration.store import DownPolicy, StoreDownSection, StoreSection
+from services.chassis.configuration.surroundings import ParametersCheck
 from services.chassis.configuration.telemetry import TelemetrySection
 from services.chassis.configuration.tenants import DEFAULT_TENANT, BudgetSection, TenantSection
 
@@ -24,17 +26,20 @@ __all__ = [
     "DownPolicy",
     "GatewaySection",
     "GenerationSection",
+    "HedgeSection",
     "LimiterSection",
     "LimitsSection",
     "MemberSection",
     "ModelSection",
     "OrchestratorSection",
+    "ParametersCheck",
     "PriceSection",
     "Problem",
     "ProfileSection",
     "ProviderSection",
     "RefinerMemberSection",
     "RefinerSection",
+    "RetrySection",
     "StoreDownSection",
     "StoreSection",
     "TelemetrySection",
@@ -42,5 +47,6 @@ __all__ = [
     "configuration_file",
     "configuration_hash",
     "load_configuration",
+    "plain_parameters",
     "render",
 ]

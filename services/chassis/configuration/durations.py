@@ -53,5 +53,7 @@ CallSeconds = Annotated[_Seconds, Field(ge=SHORTEST_SECONDS, le=3600)]
 """How long one call may take: up to an hour."""
 LongSeconds = Annotated[_Seconds, Field(ge=SHORTEST_SECONDS, le=86_400)]
 """A window or lease: up to a day."""
+HedgeSeconds = Annotated[_Seconds, Field(ge=SHORTEST_SECONDS, le=600)]
+"""How long a call may take before a second one is started: up to ten minutes."""
 GraceSeconds = Annotated[_Seconds, Field(ge=0, le=600)]
 """A grace: none to ten minutes."""

@@ -6,7 +6,7 @@ The user's file is the one that is named (`--config`), else the one ENSEMBLE_CON
 """
 
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from services.chassis.configuration.merge import Layer, merged_tree, source_of
 from services.chassis.configuration.packaged import packaged_layers
 from services.chassis.configuration.problems import ConfigurationError, Problem, told, written_path
 from services.chassis.configuration.schema import Configuration
-from services.chassis.configuration.surroundings import surroundings_of
+from services.chassis.configuration.surroundings import ParametersCheck, surroundings_of
 
 FILE = "ensemble.yaml"
 FILE_VARIABLE = "ENSEMBLE_CONFIG"
@@ -29,10 +29,11 @@ def load_configuration(
     environ: Mapping[str, str] | None = None,
     folder: Path | None = None,
     overrides: Mapping[str, object] | None = None,
-    strategies: Collection[str] | None = None,
+    strategies: Mapping[str, ParametersCheck] | None = None,
 ) -> Configuration:
-    """Load and check the configuration; environment and folder are the process's unless given, and strategies are only checked where given.
+    """Load and check the configuration; environment and folder are the process's unless given.
 
+    Strategies are known by their names, each with what finds out which parameters it does not take; where none are given, any will do.
     Raises `ConfigurationError` with everything that is wrong.
     """
     environ = os.environ if environ is None else environ

@@ -1,6 +1,6 @@
 """The section `models`: the catalogue of what may be called, and within which limits."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic.functional_validators import AfterValidator
@@ -112,6 +112,10 @@ class ModelSection(Section):
     """Cap on the answer where the request names none."""
     stream: bool = True
     """Ask for server-sent events; false for endpoints that cannot."""
+    structured_output: Literal["json_schema", "json_object", "prompt"] = "json_schema"
+    """How the endpoint is told of a JSON Schema that the answer shall satisfy: by the schema, that it is JSON at all, or in words of the prompt alone."""
+    context_tokens: Annotated[int, Field(ge=256, le=100_000_000)] | None = None
+    """Longest prompt and answer together; candidates are cut to it before they are refined. None does not cut them for it."""
     price: PriceSection | None = None
     """None where it is not known."""
     limits: LimitsSection = Field(default_factory=LimitsSection)

@@ -5,20 +5,24 @@ calls of one name, would fail every request.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
-from services.chassis.configuration.durations import CallSeconds, GraceSeconds
+from services.chassis.configuration.durations import CallSeconds, GraceSeconds, HedgeSeconds
 from services.chassis.configuration.models import OutputTokens, Share
-from services.chassis.configuration.section import Listed, Section
-from services.chassis.configuration.surroundings import known_model, known_strategy
+from services.chassis.configuration.parameters import Parameters, plain_parameters
+from services.chassis.configuration.section import Listed, Section, nothing
+from services.chassis.configuration.surroundings import known_model, known_strategy, taken_by_strategy
 
 MOST_CALLS = 8
 """Most calls in one panel."""
 MOST_PERSONA_BYTES = 16 << 10
+REFINING = frozenset({"best_of_n", "fusion", "moa", "rank_then_fuse", "self_moa"})
+"""Strategies that cannot do without a refiner; of others it depends on their parameters."""
 
 _MEMBER_ID = re.compile(r"[a-zA-Z0-9_.#-]{1,64}")
 _CONTROL = re.compile(r"[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]")
@@ -44,6 +48,8 @@ def _persona(text: str) -> str:
 
 ModelName = Annotated[str, AfterValidator(known_model)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
+Seed = Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)]
+Attempts = Annotated[int, Field(ge=1, le=5)]
 
 
 class MemberSection(Section):
@@ -80,7 +86,31 @@ class GenerationSection(Section):
     max_output_tokens: OutputTokens | None = None
     stop: Annotated[Listed[Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_clean)]], Field(max_length=4)] = ()
     """Texts that end an answer."""
-    seed: Annotated[int, Field(ge=-(1 << 63), lt=1 << 63)] | None = None
+    seed: Seed | None = None
+
+
+class HedgeSection(Section):
+    """When a second call for the same answer is started while the first is still under way."""
+
+    delay_seconds: HedgeSeconds | None = Field(default=None, alias="delay")
+    """How long a call may take before it is hedged; None takes 2 s."""
+    percentile: Annotated[float, Field(ge=50, le=99.9)] | None = None
+    """Instead of the delay: the percentage of the model's recent calls that were faster, once there are enough of them."""
+    most: Annotated[int, Field(ge=0, le=64)] | None = Field(default=None, alias="max")
+    """Most hedges in one run; None takes the strategy's own."""
+
+
+class RetrySection(Section):
+    """How many attempts at one answer there are, the first included; the others by what the attempt before ended with, and None takes max_attempts."""
+
+    max_attempts: Attempts | None = None
+    """Most of them in any case; None takes 2."""
+    rate_limited: Attempts | None = None
+    """Where the provider said that its limit is reached."""
+    failed: Attempts | None = None
+    """Where the provider or the connection to it failed."""
+    timed_out: Attempts | None = None
+    """Where no first token came in time."""
 
 
 class ProfileSection(Section):
@@ -100,6 +130,18 @@ class ProfileSection(Section):
     """Share of the time left that the panel may spend."""
     candidate_byte_limit: Annotated[int, Field(ge=256, le=1 << 20)] | None = None
     """Longest part of one candidate shown to the refiner, in bytes of UTF-8."""
+    shuffle_seed: Seed | None = None
+    """Of the order in which the refiner sees the candidates; None derives it from each request's id."""
+    hedge: HedgeSection | None = None
+    """None hedges nothing, but for the strategy whose point it is."""
+    retry: RetrySection | None = None
+    """None retries once."""
+    early_stop_agreement: Share | None = None
+    """The panel ends once its quorum is met and its answers agree this far."""
+    max_cost: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    """Most that a run may cost, in USD; None for no bound."""
+    parameters: Parameters = Field(default_factory=nothing, validate_default=True)
+    """Options that the strategy alone understands."""
     generation: GenerationSection = Field(default_factory=GenerationSection)
 
     @field_validator("members")
@@ -117,10 +159,22 @@ class ProfileSection(Section):
 
     @field_validator("refiner")
     @classmethod
-    def _a_refiner_for_fusion(cls, refiner: RefinerMemberSection | None, info: ValidationInfo) -> RefinerMemberSection | None:
-        if refiner is None and info.data.get("strategy") == "fusion":
-            raise PydanticCustomError("refiner", "is required by the strategy fusion")
+    def _a_refiner_where_one_is_needed(cls, refiner: RefinerMemberSection | None, info: ValidationInfo) -> RefinerMemberSection | None:
+        strategy = info.data.get("strategy")
+        if refiner is None and strategy in REFINING:
+            raise PydanticCustomError("refiner", "is required by the strategy {strategy}", {"strategy": strategy})
         return refiner
+
+    @field_validator("parameters")
+    @classmethod
+    def _of_the_strategy(cls, parameters: Mapping[str, object], info: ValidationInfo) -> Mapping[str, object]:
+        taken_by_strategy(info.data.get("strategy"), plain_parameters(parameters), info)
+        return parameters
+
+    @property
+    def max_cost_micro_usd(self) -> int | None:
+        """The bound on the cost in micro-USD, rounded down but never to nothing."""
+        return None if self.max_cost is None else max(1, int(Decimal(repr(self.max_cost)) * 1_000_000))
 
     @field_validator("quorum")
     @classmethod

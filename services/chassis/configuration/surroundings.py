@@ -4,7 +4,8 @@ References are checked where they stand, beside types and ranges, so that one re
 before any of it is known to be valid.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +13,11 @@ from pydantic import ValidationInfo
 from pydantic_core import PydanticCustomError
 
 from services.chassis.configuration.nearest import hint
+
+ParametersCheck = Callable[[Mapping[str, object]], Sequence[tuple[str, str]]]
+"""What is wrong with the parameters of a strategy: paths below them, such as "judges[1].model", and words that repeat no value."""
+
+_STEP = re.compile(r"\[(?P<index>[0-9]{1,9})\]|\.?(?P<name>[^.\[]+)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,11 +33,11 @@ class Surroundings:
     """None as above."""
     used_providers: frozenset[str] = frozenset()
     """Those that a profile needs."""
-    strategies: frozenset[str] | None = None
-    """None where any strategy is accepted."""
+    strategies: Mapping[str, ParametersCheck] | None = None
+    """By name; None where any strategy is accepted, with any parameters."""
 
 
-def surroundings_of(tree: Mapping[str, object], environ: Mapping[str, str], folder: Path, strategies: Collection[str] | None) -> Surroundings:
+def surroundings_of(tree: Mapping[str, object], environ: Mapping[str, str], folder: Path, strategies: Mapping[str, ParametersCheck] | None) -> Surroundings:
     """Collect the names in a merged tree, whatever its shape."""
     models = _mapping(tree.get("models"))
     used = {model for profile in _mapping(tree.get("profiles")).values() for model in _models_of(_mapping(profile))}
@@ -41,7 +47,7 @@ def surroundings_of(tree: Mapping[str, object], environ: Mapping[str, str], fold
         providers=_names(tree.get("providers")),
         models=_names(tree.get("models")),
         used_providers=frozenset(str(_mapping(models[model]).get("provider")) for model in used if model in models),
-        strategies=None if strategies is None else frozenset(strategies),
+        strategies=strategies,
     )
 
 
@@ -60,7 +66,23 @@ def known_strategy(name: str, info: ValidationInfo) -> str:
     return _known("strategy", name, info.context.strategies if isinstance(info.context, Surroundings) else None)
 
 
-def _known(kind: str, name: str, names: frozenset[str] | None) -> str:
+def taken_by_strategy(strategy: object, parameters: Mapping[str, object], info: ValidationInfo) -> None:
+    """Find out whether a strategy takes these parameters. Raises `PydanticCustomError` with each that it does not; one that is not known takes any."""
+    known = info.context.strategies if isinstance(info.context, Surroundings) else None
+    check = known.get(strategy) if known is not None and isinstance(strategy, str) else None
+    problems: dict[tuple[str | int, ...], str] = {}
+    for path, words in check(parameters) if check is not None else ():
+        steps = _steps(path)
+        problems[steps] = f"{problems[steps]}; {words}" if steps in problems else words
+    if problems:
+        raise PydanticCustomError("several", "several problems", {"problems": problems})
+
+
+def _steps(path: str) -> tuple[str | int, ...]:
+    return tuple(found["name"] if found["index"] is None else int(found["index"]) for found in _STEP.finditer(path))
+
+
+def _known(kind: str, name: str, names: Collection[str] | None) -> str:
     if names is not None and name not in names:
         raise PydanticCustomError("unknown_name", "names no {kind}{hint}", {"kind": kind, "hint": hint(name, names)})
     return name

@@ -1,12 +1,15 @@
 """Plans of runs, both ways: the gateway writes them, the orchestrator reads them."""
 
+from typing import Any
+
 from google.protobuf.json_format import MessageToDict, ParseDict
 
 from ensemble.v1 import generation_parameters_pb2, member_pb2, message_pb2, orchestrator_service_pb2, strategy_options_pb2
 from services.chassis.errors import FieldViolation, InvalidInput
 from services.models.conversation import Message, Role, Sampling
-from services.models.plan import Member, RunPlan, StrategyOptions
+from services.models.plan import HedgePolicy, Member, RunPlan, StrategyOptions
 from services.models.refinement import DEFAULT_CANDIDATE_BYTE_LIMIT, Writer
+from services.models.retry_policy import RetryPolicy
 from services.models.wire.durations import to_duration, to_optional_duration, to_seconds
 from services.models.wire.enums import EnumMap
 
@@ -96,6 +99,35 @@ def writer_from_proto(message: strategy_options_pb2.RefinerMember) -> Writer:
     )
 
 
+def retry_to_proto(retry: RetryPolicy) -> strategy_options_pb2.RetryPolicy:
+    """Return the message."""
+    return strategy_options_pb2.RetryPolicy(max_attempts=retry.max_attempts, rate_limited=retry.rate_limited, failed=retry.failed, timed_out=retry.timed_out)
+
+
+def retry_from_proto(message: strategy_options_pb2.RetryPolicy) -> RetryPolicy:
+    """Return the policy; what is unset takes the default."""
+    return RetryPolicy(
+        max_attempts=message.max_attempts if message.HasField("max_attempts") else RetryPolicy().max_attempts,
+        rate_limited=message.rate_limited if message.HasField("rate_limited") else None,
+        failed=message.failed if message.HasField("failed") else None,
+        timed_out=message.timed_out if message.HasField("timed_out") else None,
+    )
+
+
+def hedge_to_proto(hedge: HedgePolicy) -> strategy_options_pb2.HedgePolicy:
+    """Return the message."""
+    return strategy_options_pb2.HedgePolicy(delay=to_duration(hedge.delay_seconds), percentile=hedge.percentile, max=hedge.most)
+
+
+def hedge_from_proto(message: strategy_options_pb2.HedgePolicy) -> HedgePolicy:
+    """Return the policy; what is unset takes the default."""
+    return HedgePolicy(
+        delay_seconds=to_seconds(message.delay) if message.HasField("delay") else HedgePolicy().delay_seconds,
+        percentile=message.percentile if message.HasField("percentile") else None,
+        most=message.max if message.HasField("max") else None,
+    )
+
+
 def options_to_proto(options: StrategyOptions) -> strategy_options_pb2.StrategyOptions:
     """Return the message."""
     message = strategy_options_pb2.StrategyOptions(
@@ -105,6 +137,9 @@ def options_to_proto(options: StrategyOptions) -> strategy_options_pb2.StrategyO
         refiner=None if options.refiner is None else writer_to_proto(options.refiner),
         shuffle_seed=options.shuffle_seed,
         candidate_byte_limit=options.candidate_byte_limit,
+        hedge=None if options.hedge is None else hedge_to_proto(options.hedge),
+        retry=retry_to_proto(options.retry),
+        early_stop_agreement=options.early_stop_agreement,
     )
     if options.parameters:
         ParseDict(dict(options.parameters), message.parameters)
@@ -121,8 +156,20 @@ def options_from_proto(message: strategy_options_pb2.StrategyOptions) -> Strateg
         refiner=writer_from_proto(message.refiner) if message.HasField("refiner") else None,
         shuffle_seed=message.shuffle_seed if message.HasField("shuffle_seed") else None,
         candidate_byte_limit=message.candidate_byte_limit if message.HasField("candidate_byte_limit") else DEFAULT_CANDIDATE_BYTE_LIMIT,
-        parameters=MessageToDict(message.parameters) if message.HasField("parameters") else {},
+        hedge=hedge_from_proto(message.hedge) if message.HasField("hedge") else None,
+        retry=retry_from_proto(message.retry) if message.HasField("retry") else defaults.retry,
+        early_stop_agreement=message.early_stop_agreement if message.HasField("early_stop_agreement") else None,
+        parameters=_with_whole_numbers(MessageToDict(message.parameters)) if message.HasField("parameters") else {},
     )
+
+
+def _with_whole_numbers(value: Any) -> Any:
+    """Return a value of `google.protobuf.Struct`, all of whose numbers are floats, with those made whole that were."""
+    if isinstance(value, dict):
+        return {name: _with_whole_numbers(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def plan_to_proto(plan: RunPlan) -> orchestrator_service_pb2.RunRequest:
@@ -136,6 +183,8 @@ def plan_to_proto(plan: RunPlan) -> orchestrator_service_pb2.RunRequest:
         members=[member_to_proto(member) for member in plan.members],
         generation=sampling_to_proto(plan.sampling),
         include_candidates=plan.include_candidates,
+        max_cost_micro_usd=plan.max_cost_micro_usd,
+        response_schema=plan.response_schema,
     )
 
 
@@ -157,4 +206,6 @@ def plan_from_proto(message: orchestrator_service_pb2.RunRequest) -> RunPlan:
         members=tuple(member_from_proto(member) for member in message.members),
         sampling=sampling_from_proto(message.generation),
         include_candidates=message.include_candidates,
+        max_cost_micro_usd=message.max_cost_micro_usd if message.HasField("max_cost_micro_usd") else None,
+        response_schema=message.response_schema,
     )

@@ -4,11 +4,13 @@ from collections.abc import Iterable
 
 from ensemble.v1 import degradation_pb2, outcome_pb2, provenance_pb2, receipt_pb2
 from services.models.outcomes import Outcome
-from services.models.provenance import Degradation, Method, Provenance
-from services.models.receipt import CallReceipt, Receipt
+from services.models.permits import AttemptKind
+from services.models.provenance import Degradation, Method, Provenance, Verdict, VoteCount
+from services.models.receipt import CallReceipt, Receipt, StageReceipt
 from services.models.usage import Cost, CostSource, Usage
 from services.models.wire.durations import to_duration, to_optional_duration, to_seconds
 from services.models.wire.enums import EnumMap
+from services.models.wire.permits import ATTEMPT_KINDS
 
 OUTCOMES = EnumMap(Outcome, outcome_pb2.Outcome.items(), "OUTCOME_")
 METHODS = EnumMap(Method, provenance_pb2.Method.items(), "METHOD_")
@@ -52,6 +54,7 @@ def call_to_proto(call: CallReceipt) -> receipt_pb2.CallReceipt:
         usage=usage_to_proto(call.usage),
         cost=cost_to_proto(call.cost),
         retry_after=to_optional_duration(call.retry_after_seconds),
+        attempt_kind=ATTEMPT_KINDS.to_wire(call.attempt_kind),
     )
 
 
@@ -75,6 +78,14 @@ def call_from_proto(message: receipt_pb2.CallReceipt) -> CallReceipt:
         ),
         cost=Cost(micro_usd=message.cost.micro_usd, source=_COST_SOURCES_BACK.get(message.cost.source, CostSource.ESTIMATE)),
         retry_after_seconds=to_seconds(message.retry_after) if message.HasField("retry_after") else None,
+        attempt_kind=ATTEMPT_KINDS.from_wire(message.attempt_kind) or AttemptKind.FIRST,
+    )
+
+
+def stage_to_proto(stage: StageReceipt) -> receipt_pb2.StageReceipt:
+    """Return the message."""
+    return receipt_pb2.StageReceipt(
+        stage=stage.stage, latency=to_duration(stage.latency_seconds), usage=usage_to_proto(stage.usage), cost=cost_to_proto(stage.cost)
     )
 
 
@@ -82,16 +93,12 @@ def receipt_to_proto(receipt: Receipt) -> receipt_pb2.Receipt:
     """Return the message."""
     return receipt_pb2.Receipt(
         calls=[call_to_proto(call) for call in receipt.calls],
-        stages=[
-            receipt_pb2.StageReceipt(
-                stage=stage.stage, latency=to_duration(stage.latency_seconds), usage=usage_to_proto(stage.usage), cost=cost_to_proto(stage.cost)
-            )
-            for stage in receipt.stages
-        ],
+        stages=[stage_to_proto(stage) for stage in receipt.stages],
         latency=to_duration(receipt.latency_seconds),
         overhead=to_duration(receipt.overhead_seconds),
         usage=usage_to_proto(receipt.usage),
         cost=cost_to_proto(receipt.cost),
+        agreement=receipt.agreement,
     )
 
 
@@ -103,6 +110,7 @@ def provenance_to_proto(provenance: Provenance) -> provenance_pb2.Provenance:
         display_order=provenance.display_order,
         prompt_version=provenance.prompt_version,
         answer_model=provenance.answer_model,
+        verdict=None if provenance.verdict is None else _verdict_to_proto(provenance.verdict),
     )
 
 
@@ -114,6 +122,33 @@ def provenance_from_proto(message: provenance_pb2.Provenance) -> Provenance:
         display_order=tuple(message.display_order),
         prompt_version=message.prompt_version,
         answer_model=message.answer_model,
+        verdict=_verdict_from_proto(message.verdict) if message.HasField("verdict") else None,
+    )
+
+
+def _verdict_to_proto(verdict: Verdict) -> provenance_pb2.Verdict:
+    return provenance_pb2.Verdict(
+        judges=verdict.judges,
+        ranking=verdict.ranking,
+        scores=verdict.scores,
+        agreed=verdict.agreed,
+        chosen_positions=verdict.chosen_positions,
+        judge_also_proposed=verdict.judge_also_proposed,
+        length_correlation=verdict.length_correlation,
+        votes=[provenance_pb2.VoteCount(value=vote.value, weight=vote.weight, candidate_ids=vote.candidate_ids) for vote in verdict.votes],
+    )
+
+
+def _verdict_from_proto(message: provenance_pb2.Verdict) -> Verdict:
+    return Verdict(
+        judges=tuple(message.judges),
+        ranking=tuple(message.ranking),
+        scores=tuple(message.scores),
+        agreed=message.agreed,
+        chosen_positions=tuple(message.chosen_positions),
+        judge_also_proposed=message.judge_also_proposed,
+        length_correlation=message.length_correlation if message.HasField("length_correlation") else None,
+        votes=tuple(VoteCount(value=vote.value, weight=vote.weight, candidate_ids=tuple(vote.candidate_ids)) for vote in message.votes),
     )
 
 

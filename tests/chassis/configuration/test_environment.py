@@ -5,6 +5,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.chassis.configuration import plain_parameters
 from services.chassis.configuration.environment import environment_layers
 from services.chassis.configuration.merge import merged_tree
 from tests.chassis.configuration.conftest import Load, Refused
@@ -47,6 +48,12 @@ def test_text_is_taken_as_it_stands(load: Load) -> None:
     assert configuration.gateway.listen == "[::1]:50051"
     assert configuration.profiles["single"].description == "a: [b # c"
     assert configuration.models["smollm2"].name == "8"
+
+
+def test_parameters_of_a_strategy_are_read_as_yaml(load: Load) -> None:
+    """Whatever they are called, one by one or as a whole; the name of one that is new is taken in lower case."""
+    environ = {"ENSEMBLE__PROFILES__SINGLE__PARAMETERS": "{layers: 2, Odd-Name: [a, 1]}", "ENSEMBLE__PROFILES__SINGLE__PARAMETERS__DEEP__ER": "null"}
+    assert plain_parameters(load(environ=environ).profiles["single"].parameters) == {"layers": 2, "Odd-Name": ["a", 1], "deep": {"er": None}}
 
 
 def test_an_empty_variable_takes_an_optional_setting_back(load: Load) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from subprocess import run
 
@@ -111,9 +112,57 @@ def test_strategies_are_only_checked_where_they_are_given(load: Load, refused: R
     """Whoever knows the strategies has their names checked, with the nearest one named."""
     text = "profiles: {default: {strategy: fussion}}"
     assert load(text).profiles["default"].strategy == "fussion"
-    (problem,) = refused(text, strategies=["single", "fusion"])
+    (problem,) = refused(text, strategies={"single": _takes_anything, "fusion": _takes_anything})
     assert (problem.path, problem.message) == ("profiles.default.strategy", 'names no strategy; did you mean "fusion"?')
-    assert load(strategies=["single", "fusion"]).profiles["default"].strategy == "fusion"
+    assert load(strategies={"single": _takes_anything, "fusion": _takes_anything}).profiles["default"].strategy == "fusion"
+
+
+def _takes_anything(parameters: Mapping[str, object]) -> list[tuple[str, str]]:
+    return []
+
+
+def test_parameters_are_held_against_the_strategy_they_are_for(refused: Refused, load: Load, tmp_path: Path) -> None:
+    """Each that it does not take is told at its own path and place, other mistakes beside it; without strategies any will do."""
+
+    def check(parameters: Mapping[str, object]) -> list[tuple[str, str]]:
+        assert parameters == {"layers": "two", "judges": ["a", {"b": 1}], "odd name": None}
+        return [
+            ("layers", "should be a number"),
+            ("judges[1].b", "is unknown"),
+            ("judges[1].b", "is bad"),
+            ("odd name", "is unknown"),
+            ("passes", "is required"),
+        ]
+
+    text = (
+        "profiles:\n  p:\n    strategy: moa\n    refiner: {model: smollm2}\n    members: [{model: smollm2, weight: 0}]\n"
+        "    parameters:\n      layers: two\n      judges: [a, {b: 1}]\n      odd name: null\n"
+        "  q: {strategy: single, members: [{model: smollm2}], parameters: {x: 1}}"
+    )
+    problems = refused(text, strategies={"moa": check, "single": _takes_anything, "fusion": _takes_anything})
+    file = tmp_path / "ensemble.yaml"
+    assert [(each.path, each.message, each.source) for each in problems] == [
+        ("profiles.p.members[0].weight", "must be above 0", f"{file}, line 5, column 32"),
+        ("profiles.p.parameters.layers", "should be a number", f"{file}, line 7, column 7"),
+        ("profiles.p.parameters.judges[1].b", "is unknown; is bad", f"{file}, line 8, column 20"),
+        ('profiles.p.parameters["odd name"]', "is unknown", f"{file}, line 9, column 7"),
+        ("profiles.p.parameters.passes", "is required", f"{file}, line 6, column 5"),
+    ]
+    assert load(text.replace("weight: 0", "weight: 1")).profiles["p"].parameters["layers"] == "two"
+
+
+def test_a_strategy_may_want_parameters_that_a_profile_does_not_give(refused: Refused) -> None:
+    """It is asked even where there are none."""
+    (problem,) = refused(
+        "profiles: {local: null, default: null}", strategies={"single": lambda parameters: [("threshold", "is required")] if not parameters else []}
+    )
+    assert (problem.path, problem.message) == ("profiles.single.parameters.threshold", "is required")
+
+
+def test_parameters_are_not_held_against_a_strategy_that_is_not_known(refused: Refused) -> None:
+    """The name alone is told, not what would follow from it."""
+    text = "profiles: {local: null, default: null, single: {strategy: singel, parameters: {x: 1}}}"
+    assert [problem.path for problem in refused(text, strategies={"single": lambda _: [("x", "is unknown")]})] == ["profiles.single.strategy"]
 
 
 def test_the_process_s_own_environment_and_folder_are_the_default(tmp_path: Path) -> None:

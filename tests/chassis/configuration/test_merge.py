@@ -78,6 +78,18 @@ def test_null_removes_a_named_entry() -> None:
     assert merged_tree(layers) == {"models": {"n": {}}, "gateway": {"listen": None}}
 
 
+def test_a_profile_that_says_its_strategy_and_members_replaces_another() -> None:
+    """Nothing of the lower profile is left in it, in whatever order its keys stand; one that says less is put over it key by key."""
+    low = Layer(name="low", tree={"profiles": {"p": {"strategy": "fusion", "members": [1, 2], "quorum": 2}, "q": {"strategy": "single"}}})
+    whole = Layer(name="up", tree={"profiles": {"p": {"members": [3], "strategy": "vote"}}})
+    part = Layer(name="up", tree={"profiles": {"p": {"members": [3]}}})
+    assert merged_tree([low, whole]) == {"profiles": {"p": {"members": [3], "strategy": "vote"}, "q": {"strategy": "single"}}}
+    assert merged_tree([low, part])["profiles"] == {"p": {"strategy": "fusion", "members": [3], "quorum": 2}, "q": {"strategy": "single"}}
+    assert source_of(("profiles", "p", "quorum"), [low, whole]) == "up"
+    assert source_of(("profiles", "p", "quorum"), [low, part]) == "low"
+    assert source_of(("profiles", "q", "strategy"), [low, whole]) == "low"
+
+
 def test_a_value_s_source_is_the_highest_layer_that_sets_it() -> None:
     """The source of a value is its last layer with the place in it; what nobody set belongs to its section, and otherwise to nothing."""
     layers = [

@@ -20,6 +20,7 @@ def test_without_a_key_the_embedded_model_answers_as_three_personas(load: Load) 
     assert (model.provider, model.name, model.limits.concurrency, model.max_output_tokens) == ("local", "smollm2-135m-instruct", 3, 256)
     assert model.price is not None
     assert (model.price.input, model.price.output) == (0.0, 0.0)
+    assert (model.structured_output, model.context_tokens) == ("json_schema", 2048)
     assert (configuration.providers["local"].base_url, configuration.providers["local"].api_key) == ("http://127.0.0.1:50060/v1", None)
     assert configuration.profiles["single"].strategy == "single"
 
@@ -46,11 +47,12 @@ def test_a_key_brings_hosted_models(load: Load, environ: dict[str, str], provide
 
 @pytest.mark.parametrize("variable", ["OPENROUTER_API_KEY", "OPENAI_API_KEY"])
 def test_hosted_ensembles_are_of_three_priced_models(load: Load, variable: str) -> None:
-    """Each hosted default asks three models whose prices are known."""
+    """Each hosted default asks three models whose prices and context windows are known."""
     configuration = load(environ={variable: "k"})
     models = {member.model: configuration.models[member.model] for member in configuration.profiles["default"].members}
     assert len(models) == 3
     assert all(model.price is not None and model.price.output > model.price.input > 0 for model in models.values())
+    assert all(model.context_tokens is not None and model.context_tokens > 100_000 for model in models.values())
 
 
 def test_openrouter_s_models_are_of_different_families(load: Load) -> None:
@@ -62,9 +64,15 @@ def test_openrouter_s_models_are_of_different_families(load: Load) -> None:
 
 def test_a_user_s_profile_stands_over_the_packaged_one_key_by_key(load: Load) -> None:
     """Members are a list and replaced; the rest of the profile stays, and null takes a setting back."""
-    default = load("profiles: {default: {strategy: single, members: [{model: smollm2}], quorum: null, refiner: null}}").profiles["default"]
-    assert (default.strategy, len(default.members), default.quorum, default.refiner) == ("single", 1, None, None)
+    default = load("profiles: {default: {members: [{model: smollm2}], quorum: null}}").profiles["default"]
+    assert (default.strategy, len(default.members), default.quorum) == ("fusion", 1, None)
     assert default.description.startswith("Three personas")
+
+
+def test_a_profile_of_ones_own_replaces_the_packaged_one(load: Load) -> None:
+    """Where it says its strategy and its members, nothing of the packaged profile is left in it."""
+    default = load("profiles: {default: {strategy: single, members: [{model: smollm2}]}}").profiles["default"]
+    assert (default.strategy, len(default.members), default.quorum, default.refiner, default.description) == ("single", 1, None, None, "")
 
 
 def test_packaged_entries_can_be_removed(load: Load) -> None:

@@ -15,7 +15,11 @@ WORDS = st.sampled_from(
 def test_the_rendering_loads_to_the_same_configuration(load: Load) -> None:
     """What check-config shows may be saved and used."""
     environ = {"OPENROUTER_API_KEY": "sk-x"}
-    configuration = load("gateway: {grace: 1.5s}\nmodels: {gpt-mini: {price: null}}\nprofiles: {default: {quorum: null}}", environ)
+    configuration = load(
+        "gateway: {grace: 1.5s}\nmodels: {gpt-mini: {price: null}}\nprofiles: {default: {quorum: null, max_cost: 0.1, "
+        "hedge: {delay: 1500ms, percentile: 95}, retry: {failed: 3}, parameters: {layers: 2, deep: [{er: null, text: 'no'}]}}}",
+        environ,
+    )
     again = load(render(configuration), environ)
     assert again == configuration
     assert render(again) == render(configuration)

@@ -1,8 +1,11 @@
 """What the schema refuses, each with its path and its words."""
 
+import json
+from collections.abc import Mapping
+
 import pytest
 
-from services.chassis.configuration import ProfileSection
+from services.chassis.configuration import ProfileSection, plain_parameters
 from services.chassis.configuration.schema import Configuration
 from services.chassis.configuration.schema_keys import kind_at, known_keys
 from tests.chassis.configuration.conftest import Load, Refused
@@ -138,6 +141,11 @@ def profile(settings: str, members: str = "[{model: smollm2}]", strategy: str = 
         (model("breaker: {minimum_calls: 0}"), "models.m.breaker.minimum_calls", "must be at least 1"),
         (model("breaker: {consecutive_failures: 0}"), "models.m.breaker.consecutive_failures", "must be at least 1"),
         (model("breaker: {open: 10s, longest_open: 9s}"), "models.m.breaker.longest_open", "must not be shorter than open"),
+        (model("structured_output: yaml"), "models.m.structured_output", "must be 'json_schema', 'json_object' or 'prompt'"),
+        (model("structured_output: null"), "models.m.structured_output", "must be 'json_schema', 'json_object' or 'prompt'"),
+        (model("context_tokens: 255"), "models.m.context_tokens", "must be at least 256"),
+        (model("context_tokens: 100000001"), "models.m.context_tokens", "must be at most 100000000"),
+        (model("context_tokens: 8k"), "models.m.context_tokens", "must be a whole number"),
         # Profiles
         ("profiles: {p: {members: [{model: smollm2}]}}", "profiles.p.strategy", "is required"),
         (profile("", strategy="''"), "profiles.p.strategy", "must not be empty"),
@@ -171,6 +179,35 @@ def profile(settings: str, members: str = "[{model: smollm2}]", strategy: str = 
         (profile("panel_share: 0"), "profiles.p.panel_share", "must be above 0"),
         (profile("panel_share: 1.5"), "profiles.p.panel_share", "must be at most 1"),
         (profile("candidate_byte_limit: 255"), "profiles.p.candidate_byte_limit", "must be at least 256"),
+        *(
+            (profile("", strategy=strategy), "profiles.p.refiner", f"is required by the strategy {strategy}")
+            for strategy in ("best_of_n", "self_moa", "moa", "rank_then_fuse")
+        ),
+        (profile("shuffle_seed: 9223372036854775808"), "profiles.p.shuffle_seed", "must be a whole number"),
+        (profile("hedge: 2s"), "profiles.p.hedge", "must be a mapping"),
+        (profile("hedge: {delay: 2}"), "profiles.p.hedge.delay", DURATION_UNIT),
+        (profile("hedge: {delay: 0s}"), "profiles.p.hedge.delay", "must be at least 0.001"),
+        (profile("hedge: {delay: 601s}"), "profiles.p.hedge.delay", "must be at most 600"),
+        (profile("hedge: {percentile: 49}"), "profiles.p.hedge.percentile", "must be at least 50"),
+        (profile("hedge: {percentile: 100}"), "profiles.p.hedge.percentile", "must be at most 99.9"),
+        (profile("hedge: {max: -1}"), "profiles.p.hedge.max", "must be at least 0"),
+        (profile("hedge: {max: 65}"), "profiles.p.hedge.max", "must be at most 64"),
+        (profile("hedge: {most: 1}"), "profiles.p.hedge.most", "is not known; known are delay, max, percentile"),
+        *(
+            (profile(f"retry: {{{key}: {attempts}}}"), f"profiles.p.retry.{key}", words)
+            for key in ("max_attempts", "rate_limited", "failed", "timed_out")
+            for attempts, words in ((0, "must be at least 1"), (6, "must be at most 5"))
+        ),
+        (profile("early_stop_agreement: 0"), "profiles.p.early_stop_agreement", "must be above 0"),
+        (profile("early_stop_agreement: 1.1"), "profiles.p.early_stop_agreement", "must be at most 1"),
+        (profile("max_cost: 0"), "profiles.p.max_cost", "must be above 0"),
+        (profile("max_cost: 1000001"), "profiles.p.max_cost", "must be at most 1000000"),
+        (profile("max_cost: $1"), "profiles.p.max_cost", "must be a number"),
+        (profile("parameters: [a]"), "profiles.p.parameters", "must be a mapping"),
+        (profile("parameters: null"), "profiles.p.parameters", "must be a mapping"),
+        (profile(f"parameters: {{a: {'[' * 15}[]{']' * 15}}}"), "profiles.p.parameters", "must be nested at most 16 deep"),
+        (profile("parameters: {a: [{b: 9007199254740993}]}"), "profiles.p.parameters", "must hold whole numbers of at most 9007199254740992"),
+        (profile(f"parameters: {{a: {'é' * (32 << 10)}}}"), "profiles.p.parameters", "must be at most 65536 bytes as JSON"),
         (profile("generation: {temperature: -1}"), "profiles.p.generation.temperature", "must be at least 0"),
         (profile("generation: {top_p: 0}"), "profiles.p.generation.top_p", "must be above 0"),
         (profile("generation: {stop: [a, b, c, d, e]}"), "profiles.p.generation.stop", "must have at most 4 entries"),
@@ -237,6 +274,53 @@ def test_a_timeout_that_is_wrong_is_told_once(refused: Refused) -> None:
     assert [problem.path for problem in refused(model("timeout: soon"))] == ["models.m.timeout"]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"a": [float("nan")]}, "must hold finite numbers only"),
+        ({"a": {"b": float("-inf")}}, "must hold finite numbers only"),
+        ({"a": {1: 2}}, "must have names that are text"),
+        ({"a": b"x"}, "must hold text, numbers, true, false, null, lists and mappings only"),
+        ({"a": {"b": {1, 2}}}, "must hold text, numbers, true, false, null, lists and mappings only"),
+        ({"a": -(10**400)}, "must hold whole numbers of at most 9007199254740992"),
+        ({"a": "\udcff"}, "must hold valid Unicode only"),
+        ({"\udcff": 1}, "must hold valid Unicode only"),
+    ],
+)
+def test_parameters_that_json_cannot_say_are_refused(refused: Refused, parameters: dict[str, object], message: str) -> None:
+    """YAML cannot say them here, but an override can; they would not come through the wire as they are."""
+    (problem,) = refused(overrides={"profiles": {"single": {"parameters": parameters}}})
+    assert (problem.path, problem.message) == ("profiles.single.parameters", message)
+
+
+def test_parameters_at_their_limits_are_accepted(load: Load) -> None:
+    """Sixteen levels, the greatest whole number, nearly 64 KiB; they are kept as they are and cannot be changed."""
+    deep = "[" * 15 + "]" * 15
+    text = f"{{deep: {deep}, whole: -9007199254740992, text: {'x' * 65000}, map: {{list: [1, 2.5, null, true, no]}}}}"
+    section = load(profile(f"parameters: {text}")).profiles["p"]
+    plain = plain_parameters(section.parameters)
+    assert (plain["deep"], plain["whole"]) == (json.loads(deep), -(2**53))
+    assert plain["map"] == {"list": [1, 2.5, None, True, "no"]}
+    inner = section.parameters["map"]
+    assert isinstance(inner, Mapping)
+    assert isinstance(inner["list"], tuple)
+    with pytest.raises(TypeError):
+        inner["list"] = 1  # type: ignore[index]  # This is what must fail.
+
+
+@pytest.mark.parametrize(
+    ("usd", "micro_usd"), [("0.25", 250_000), ("0.0000299", 29), ("0.000249", 249), ("0.000001", 1), ("0.0000001", 1), ("1000000", 10**12), ("0.29", 290_000)]
+)
+def test_a_bound_on_the_cost_is_rounded_down_but_never_to_nothing(load: Load, usd: str, micro_usd: int) -> None:
+    """USD in the file, whole micro-USD for the run."""
+    assert load(profile(f"max_cost: {usd}")).profiles["p"].max_cost_micro_usd == micro_usd
+
+
+def test_without_a_bound_on_the_cost_there_is_none(load: Load) -> None:
+    """What is not set is not taken for nothing."""
+    assert load(profile("")).profiles["p"].max_cost_micro_usd is None
+
+
 def test_a_quorum_is_not_held_against_a_panel_that_is_wrong(refused: Refused) -> None:
     """Without a valid panel the number of its calls is not known."""
     assert [problem.path for problem in refused(profile("quorum: 8", "[{model: smollm2, samples: 9}]"))] == ["profiles.p.members[0].samples"]
@@ -251,7 +335,9 @@ def test_a_profile_carries_every_option(load: Load) -> None:
     """What is written is what the attributes hold, durations in seconds."""
     text = profile(
         "description: d, refiner: {model: smollm2, temperature: 0, max_output_tokens: 5, timeout: 2s}, quorum: 1, straggler_grace: 0s, panel_share: 1, "
-        "candidate_byte_limit: 256, generation: {temperature: 2, top_p: 0.5, max_output_tokens: 9, stop: [x, y], seed: -1}",
+        "candidate_byte_limit: 256, shuffle_seed: -7, hedge: {delay: 1ms, percentile: 99.9, max: 0}, early_stop_agreement: 1, max_cost: 0.5, "
+        "retry: {max_attempts: 5, rate_limited: 1, failed: 2, timed_out: 3}, parameters: {layers: 2, deep: [{er: null}]}, "
+        "generation: {temperature: 2, top_p: 0.5, max_output_tokens: 9, stop: [x, y], seed: -1}",
         "[{model: smollm2, id: 'a#1', samples: 2, weight: 0.5, temperature: 0, max_output_tokens: 7, timeout: 500ms, persona: \"a\\tb\\nc\"}]",
         "fusion",
     )
@@ -277,9 +363,18 @@ def test_a_profile_carries_every_option(load: Load) -> None:
             "straggler_grace": "0s",
             "panel_share": 1.0,
             "candidate_byte_limit": 256,
+            "shuffle_seed": -7,
+            "hedge": {"delay": "1ms", "percentile": 99.9, "max": 0},
+            "early_stop_agreement": 1.0,
+            "max_cost": 0.5,
+            "retry": {"max_attempts": 5, "rate_limited": 1, "failed": 2, "timed_out": 3},
+            "parameters": {"layers": 2, "deep": [{"er": None}]},
             "generation": {"temperature": 2.0, "top_p": 0.5, "max_output_tokens": 9, "stop": ["x", "y"], "seed": -1},
         }
     )
+    assert section.hedge is not None
+    assert (section.hedge.delay_seconds, section.hedge.percentile, section.hedge.most, section.shuffle_seed) == (0.001, 99.9, 0, -7)
+    assert plain_parameters(section.parameters) == {"layers": 2, "deep": [{"er": None}]}
     assert (section.members[0].timeout_seconds, section.straggler_grace_seconds, section.generation.stop) == (0.5, 0.0, ("x", "y"))
 
 
@@ -301,7 +396,9 @@ def test_known_keys_are_those_of_the_file() -> None:
     assert known_keys(("tenants", "anything", "budget")) == ("per_day", "per_month")
     assert known_keys(("profiles", "p", "members", 3))[:2] == ("model", "id")
     assert "timeout" in known_keys(("profiles", "p", "refiner"))
+    assert known_keys(("profiles", "p", "hedge")) == ("delay", "percentile", "max")
     assert known_keys(("models",)) == ()
+    assert known_keys(("profiles", "p", "parameters", "deep")) == ()
     assert known_keys(("nothing", "here", 1)) == ()
 
 
@@ -311,3 +408,4 @@ def test_kinds_are_told_without_what_surrounds_them() -> None:
     assert kind_at(("providers", "p", "api_key", "env")) is str
     assert kind_at(("providers", "p", "headers", "X-Title")) is str
     assert kind_at(("models", "m", "timeout")) is float
+    assert kind_at(("profiles", "p", "parameters", "layers")) is object

@@ -9,9 +9,9 @@ from services.models.outcomes import Outcome
 from services.models.permits import CallResult, Denial, DenialReason
 from services.models.plan import Member, StrategyOptions
 from services.models.provenance import Degradation, Method
-from services.models.refinement import Writer
-from services.orchestrator.events import AnswerDelta, CandidateDelta, CandidateFinished, CandidateStarted, RefinementStarted, RunStarted
-from tests.support.ensembles import Bench, JoiningRefiner, plan
+from services.models.refinement import Analysis, RefineMethod, Writer
+from services.orchestrator.events import AnswerDelta, CandidateDelta, CandidateFinished, CandidateStarted, RefinementStarted, RunStarted, StageFinished
+from tests.support.ensembles import Bench, JoiningRefiner, options, plan
 from tests.support.recording_permits import RecordingPermits
 from tests.support.scripted_chat import FAILED, REFUSED, Reply, ScriptedChat
 from tests.support.virtual_time import run_virtual
@@ -83,6 +83,8 @@ def test_an_unreachable_quorum_ends_the_panel_at_once() -> None:
         run_virtual(bench.run(plan("a", "b", "c")))
     assert caught.value.outcomes == {"a": "PROVIDER_FAILED:http_503", "b": "PROVIDER_FAILED:http_503", "c": "CANCELLED:quorum_unreachable"}
     assert (caught.value.needed, caught.value.succeeded, caught.value.retryable) == (2, 0, True)
+    # The prompt that the cancelled member had read is estimated and counted.
+    assert caught.value.cost_micro_usd == sum(report.cost_micro_usd or 0 for report in bench.permits.reports) > 0
     assert bench.chat.cancelled == ["c"]
     assert bench.permits.ended == bench.permits.granted_ids
 
@@ -242,7 +244,8 @@ def test_events_tell_the_run_in_order() -> None:
     kinds = [type(event) for event in bench.events]
     assert kinds[0] is RunStarted
     assert kinds.count(CandidateStarted) == kinds.count(CandidateFinished) == 2
-    assert kinds[-2:] == [RefinementStarted, AnswerDelta]
+    assert kinds[-4:] == [StageFinished, RefinementStarted, AnswerDelta, StageFinished]
+    assert [event.stage.stage for event in bench.events if isinstance(event, StageFinished)] == ["panel", "refinement"]
     spoken = "".join(event.text for event in bench.events if isinstance(event, CandidateDelta) and event.candidate_id == "a")
     assert spoken == "an answer"
 
@@ -253,6 +256,26 @@ def test_candidates_stay_private_unless_asked_for() -> None:
     run_virtual(bench.run(plan("a", "b"), listen=True))
     assert not any(isinstance(event, CandidateDelta) for event in bench.events)
     assert all(event.candidate.text == "" for event in bench.events if isinstance(event, CandidateFinished))
+
+
+def test_an_analysis_reaches_writer_and_caller() -> None:
+    """It is made first, within 40 % of the time left, and is a stage of its own."""
+    analysis = Analysis(consensus=("both say so",))
+    bench = Bench(refiner=JoiningRefiner(analysis=analysis))
+    result = run_virtual(bench.run(plan("a", "b", options=options(parameters={"analysis": True})), seconds=10))
+    assert bench.refiner.methods == [RefineMethod.ANALYSE, RefineMethod.FUSE]
+    assert bench.refiner.asked[0][1] == pytest.approx(3.9)
+    assert bench.refiner.asked[1][0].analysis == analysis
+    assert result.answer.analysis == analysis
+    assert [stage.stage for stage in result.receipt.stages] == ["panel", "analysis", "refinement"]
+
+
+def test_without_an_analysis_the_answer_is_written_all_the_same() -> None:
+    """The analyst cannot be had: the run says so, and the writer writes."""
+    bench = Bench(refiner=JoiningRefiner(error=DependencyUnavailable("refiner"), fails=frozenset({RefineMethod.ANALYSE})))
+    result = run_virtual(bench.run(plan("a", "b", options=options(parameters={"analysis": True}))))
+    assert result.answer.text == "an answer + an answer"
+    assert (result.answer.analysis, result.answer.degradations) == (None, (Degradation.ANALYSIS_FAILED,))
 
 
 def test_samples_and_personas() -> None:

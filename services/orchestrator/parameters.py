@@ -1,0 +1,48 @@
+"""Options that one strategy alone understands: what `options.parameters` may hold, said by each strategy as a pydantic model."""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.chassis.errors import FieldViolation, InvalidInput
+from services.models.plan import RunPlan
+
+FIELD = "options.parameters"
+_UNKNOWN = "extra_forbidden"
+
+ModelName = Annotated[str, Field(min_length=1, max_length=128)]
+Judges = Annotated[list[ModelName], Field(min_length=1, max_length=8)]
+
+
+class Parameters(BaseModel):
+    """One strategy's own options: strict about types and names, and silent about values in its errors."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class NoParameters(Parameters):
+    """No options."""
+
+
+Kind = TypeVar("Kind", bound=Parameters)
+
+
+def parameters_of(kind: type[Kind], plan: RunPlan) -> Kind:
+    """Return a plan's parameters. Raises `InvalidInput` with the path of each that is wrong."""
+    problems = list(problems_with(kind, plan.options.parameters))
+    if problems:
+        raise InvalidInput([FieldViolation(field=f"{FIELD}.{path}", description=words) for path, words in problems])
+    return kind.model_validate(dict(plan.options.parameters))
+
+
+def problems_with(kind: type[Parameters], parameters: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong: the path below the parameters, and words that do not repeat the value."""
+    try:
+        kind.model_validate(dict(parameters))
+    except ValidationError as refusal:
+        known = ", ".join(sorted(kind.model_fields)) or "none"
+        for error in refusal.errors(include_url=False, include_input=False, include_context=False):
+            path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]).removeprefix(".")
+            words = f"is no option of this strategy; known are: {known}" if error["type"] == _UNKNOWN else error["msg"].removeprefix("Input ")
+            yield path, words.removeprefix("Value error, ")

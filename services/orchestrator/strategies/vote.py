@@ -1,0 +1,140 @@
+"""`vote`: a panel answers in parallel, an answer is taken out of each text, and the one with the most weight behind it wins.
+
+That is self-consistency (Wang et al. 2022, arXiv:2203.11171), over models as over samples of one.
+
+What is passed on is the text of the winner's heaviest candidate; the votes stand in the provenance. The panel ends as soon as the calls under way cannot change
+the winner. With `universal` nothing is extracted: a judge picks the answer that is most consistent with the others (Chen et al. 2023, arXiv:2311.17311).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from services.chassis.errors import FieldViolation, InvalidInput
+from services.models.completion import PlannedCall
+from services.models.plan import RunPlan
+from services.models.provenance import Degradation, Method, Provenance, Verdict
+from services.models.refinement import RefineMethod
+from services.orchestrator.extraction import Extract, Extractor, Normaliser
+from services.orchestrator.options import panel_deadline, quorum_of, with_refiner
+from services.orchestrator.panel import gather
+from services.orchestrator.parameters import FIELD, Parameters, parameters_of
+from services.orchestrator.refining import chosen, fallback, refinement_of, sole_survivor, truncation
+from services.orchestrator.run import Run, Survivor
+from services.orchestrator.strategy import Answer, Strategy
+from services.orchestrator.voting import Ballot, agreement, count, decided
+
+THREADED_CHARACTERS = 2048
+"""From which length on a text is searched in a thread of its own."""
+_SUITABLE = {
+    Extract.WHOLE_TEXT: (Normaliser.UNICODE, Normaliser.CASE, Normaliser.PUNCTUATION, Normaliser.SPACE),
+    Extract.REGEX: (Normaliser.CASE, Normaliser.SPACE),
+    Extract.JSON_POINTER: (Normaliser.SPACE,),
+    Extract.LAST_NUMBER: (Normaliser.NUMBER,),
+}
+"""What is made alike where the request does not say."""
+
+
+class VoteParameters(Parameters):
+    """The options of vote alone."""
+
+    extract: Literal["regex", "json_pointer", "last_number", "whole_text"] = "whole_text"
+    """How the answer is taken out of a text."""
+    pattern: str = ""
+    """For regex: an RE2 pattern with at most one group; the last match counts."""
+    pointer: str = ""
+    """For json_pointer: where the answer stands in a JSON text (RFC 6901)."""
+    normalise: list[Literal["case", "space", "punctuation", "unicode", "number"]] | None = None
+    """What is made alike before answers are compared; by default what suits the extractor."""
+    universal: bool = False
+    """Extract nothing; have the refiner's model pick the most consistent answer. One call more, and free texts can be voted on."""
+    passes: Annotated[int, Field(ge=1, le=2)] = 1
+    """With universal: 2 lets the judge look a second time, with the order reversed."""
+
+    def extractor(self) -> Extractor:
+        """Return how answers are taken out."""
+        kind = Extract(self.extract)
+        asked = None if self.normalise is None else tuple(Normaliser(name) for name in self.normalise)
+        return Extractor(kind=kind, pattern=self.pattern, pointer=self.pointer, normalise=_SUITABLE[kind] if asked is None else asked)
+
+
+class Vote(Strategy):
+    """The answer that most members give."""
+
+    parameters: ClassVar[type[Parameters]] = VoteParameters
+
+    def prepared(self, plan: RunPlan) -> RunPlan:
+        """Refuse an extractor that can extract nothing."""
+        asked = parameters_of(VoteParameters, plan)
+        if asked.universal:
+            extra = sorted(asked.model_fields_set & {"extract", "pattern", "pointer", "normalise"})
+            if extra:
+                raise InvalidInput([FieldViolation(field=f"{FIELD}.{name}", description="makes no sense together with universal") for name in extra])
+            return with_refiner(plan)
+        flaw = asked.extractor().check()
+        if flaw is not None:
+            raise InvalidInput([FieldViolation(field=f"{FIELD}.{flaw.field}", description=flaw.problem)])
+        return plan
+
+    async def answer(self, run: Run) -> Answer:
+        """Gather and count."""
+        asked = parameters_of(VoteParameters, run.plan)
+        quorum = quorum_of(run.plan, len(run.calls))
+        if asked.universal:
+            return await self._most_consistent(run, quorum, asked.passes)
+        ballots = _Ballots(asked.extractor())
+        survivors = await gather(run, run.calls, quorum, panel_deadline(run), decided=ballots.decided)
+        if len(survivors) == 1:
+            return sole_survivor(run, survivors[0])
+        cast = await ballots.of(survivors)
+        votes = count(cast)
+        if not votes:
+            return fallback(run, [survivor.candidate() for survivor in survivors], Degradation.NOTHING_EXTRACTED)
+        run.agreement = agreement(cast)
+        voters = [survivor for survivor in survivors if survivor.call.candidate_id in votes[0].candidate_ids]
+        winner = max(voters, key=lambda survivor: survivor.call.weight)
+        run.say_whole(winner.text)
+        return Answer(
+            text=winner.text,
+            provenance=Provenance(
+                method=Method.VOTED,
+                candidate_ids=votes[0].candidate_ids,
+                answer_model=winner.call.model,
+                verdict=Verdict(agreed=len(votes) == 1, votes=votes),
+            ),
+            degradations=truncation(winner),
+        )
+
+    async def _most_consistent(self, run: Run, quorum: int, passes: int) -> Answer:
+        survivors = await gather(run, run.calls, quorum, panel_deadline(run))
+        if len(survivors) == 1:
+            return sole_survivor(run, survivors[0])
+        refinement = refinement_of(run, [survivor.candidate() for survivor in survivors], RefineMethod.CONSISTENT, passes=passes)
+        return await chosen(run, refinement)
+
+
+class _Ballots:
+    """The votes so far; each text is looked at once."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor = extractor
+        self._values: dict[str, str | None] = {}
+
+    async def of(self, survivors: Sequence[Survivor]) -> list[Ballot]:
+        """Return one ballot for each good answer."""
+        return [Ballot(candidate_id=one.call.candidate_id, value=await self._value(one), weight=one.call.weight) for one in survivors]
+
+    async def decided(self, survivors: Sequence[Survivor], outstanding: Sequence[PlannedCall]) -> bool:
+        """Whether the calls under way can no longer change the winner."""
+        return decided(await self.of(survivors), [call.weight for call in outstanding])
+
+    async def _value(self, survivor: Survivor) -> str | None:
+        candidate_id = survivor.call.candidate_id
+        if candidate_id not in self._values:
+            extract = self._extractor.extract
+            # A pattern that was made to be slow takes seconds for a long text, and RE2 lets others work meanwhile.
+            long = len(survivor.text) > THREADED_CHARACTERS
+            self._values[candidate_id] = await asyncio.to_thread(extract, survivor.text) if long else extract(survivor.text)
+        return self._values[candidate_id]
