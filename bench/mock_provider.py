@@ -1,12 +1,23 @@
 """A provider without delay: answers every chat completion with the same bytes, as cheaply as Python can.
 
+The model `TAILED` takes its time: lognormal latencies, of which a few are stalls of many times the median, as hosted models have them.
+
 Hand-written over a socket protocol rather than on a web framework, because what it costs is measured together with what it measures.
 """
 
 import asyncio
 import json
+import random
 import sys
 
+TAILED = "tailed"
+MEDIAN_SECONDS = 0.1
+SIGMA = 0.5
+"""Of the logarithm of the latency: one call in twenty takes more than 2.3 times the median."""
+STALLED_SHARE = 0.03
+STALL_SECONDS = 20 * MEDIAN_SECONDS
+
+_NAMES_TAILED = f'"model":"{TAILED}"'.encode()
 _USAGE = {"prompt_tokens": 20, "completion_tokens": 12, "total_tokens": 32}
 
 
@@ -34,7 +45,8 @@ _STREAM, _UNARY = _stream(), _unary()
 class _Connection(asyncio.Protocol):
     """One keep-alive connection; requests come one after another."""
 
-    def __init__(self) -> None:
+    def __init__(self, numbers: random.Random) -> None:
+        self._numbers = numbers
         self._buffer = b""
         self._transport: asyncio.Transport | None = None
 
@@ -51,14 +63,29 @@ class _Connection(asyncio.Protocol):
             if len(self._buffer) < end + 4 + length:
                 return
             body, self._buffer = self._buffer[end + 4 : end + 4 + length], self._buffer[end + 4 + length :]
-            if self._transport is not None:
-                self._transport.write(_STREAM if b'"stream":true' in body.replace(b" ", b"") else _UNARY)
+            compact = body.replace(b" ", b"")
+            reply = _STREAM if b'"stream":true' in compact else _UNARY
+            if _NAMES_TAILED in compact:
+                asyncio.get_running_loop().call_later(self._latency(), self._write, reply)
+            else:
+                self._write(reply)
+
+    def _latency(self) -> float:
+        if self._numbers.random() < STALLED_SHARE:
+            return STALL_SECONDS
+        return MEDIAN_SECONDS * self._numbers.lognormvariate(0.0, SIGMA)
+
+    def _write(self, reply: bytes) -> None:
+        # A caller that lost its patience has gone by now.
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(reply)
 
 
 async def serve() -> None:
     """Serve on a free port, print it, and end when standard input is closed."""
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(_Connection, "127.0.0.1", 0)
+    numbers = random.Random(1)
+    server = await loop.create_server(lambda: _Connection(numbers), "127.0.0.1", 0)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()
     await loop.run_in_executor(None, sys.stdin.read)

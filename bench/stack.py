@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,10 +14,12 @@ import grpc
 import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from bench.mock_provider import TAILED
+
 SERVICES = ("limiter", "refiner", "orchestrator", "gateway")
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_GENEROUS = {"requests_per_minute": 10_000_000, "tokens_per_minute": 1_000_000_000, "concurrency": 1000}
+_GENEROUS = {"requests_per_minute": 10_000_000, "tokens_per_minute": 100_000_000, "concurrency": 1000}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +43,8 @@ class Stack:
 
 
 @contextlib.asynccontextmanager
-async def running_stack() -> AsyncIterator[Stack]:
-    """Start everything, wait until it serves, and end it by process id."""
+async def running_stack(profiles: Mapping[str, object] | None = None) -> AsyncIterator[Stack]:
+    """Start everything, with further profiles where they are given, wait until it serves, and end it by process id."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         provider = await _start(stack, "-m", "bench.mock_provider")
@@ -51,7 +53,7 @@ async def running_stack() -> AsyncIterator[Stack]:
         ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
         addresses = {name: f"127.0.0.1:{number}" for name, number in ports.items()}
         path = folder / "ensemble.yaml"
-        await asyncio.to_thread(path.write_text, yaml.safe_dump(_configuration(port, addresses)), "utf-8")
+        await asyncio.to_thread(path.write_text, yaml.safe_dump(_configuration(port, addresses, profiles or {})), "utf-8")
         processes = {"provider": provider.pid}
         for name in SERVICES:
             process = await _start(stack, "-m", f"services.{name}", "--config", str(path))
@@ -63,7 +65,7 @@ async def running_stack() -> AsyncIterator[Stack]:
         yield Stack(gateway=addresses["gateway"], provider_port=port, addresses=addresses, processes=processes)
 
 
-def _configuration(port: int, addresses: dict[str, str]) -> dict[str, object]:
+def _configuration(port: int, addresses: dict[str, str], profiles: Mapping[str, object]) -> dict[str, object]:
     price = {"input": 1.0, "output": 2.0}
     model = {"provider": "mock", "name": "mock", "limits": _GENEROUS, "price": price}
     members = [{"model": "mock", "id": seat} for seat in ("a", "b", "c")]
@@ -74,8 +76,12 @@ def _configuration(port: int, addresses: dict[str, str]) -> dict[str, object]:
         "refiner": {"listen": addresses["refiner"], "limiter": addresses["limiter"]},
         "providers": {"mock": {"kind": "openai", "base_url": f"http://127.0.0.1:{port}/v1"}},
         # Each its own: the configuration reads no YAML anchors, which one shared value would be written with.
-        "models": {"mock": {**model}, "writer": {**model, "limits": {**_GENEROUS}, "price": {**price}}},
-        "profiles": {"bench": {"strategy": "fusion", "members": members, "refiner": {"model": "writer"}, "quorum": 3}},
+        "models": {
+            "mock": {**model},
+            "writer": {**model, "limits": {**_GENEROUS}, "price": {**price}},
+            "tailed": {**model, "name": TAILED, "limits": {**_GENEROUS}, "price": {**price}},
+        },
+        "profiles": {**profiles, "bench": {"strategy": "fusion", "members": members, "refiner": {"model": "writer"}, "quorum": 3}},
     }
 
 
