@@ -16,7 +16,7 @@ from services.gateway.profiles import Profile, options_over, sampling_over
 from services.gateway.question import NO_GENERATION, NO_OPTIONS, Question
 from services.gateway.validation import violations_of
 from services.models.conversation import Message, Role
-from services.models.plan import RunPlan
+from services.models.plan import OWN_SAMPLES, RunPlan
 
 DEFAULT_PROFILE = "default"
 MOST_VIOLATIONS = 32
@@ -46,7 +46,8 @@ class Planner:
         panel = seated(question.members) or (profile.members if profile else ())
         if question.members:
             violations += panel_violations(panel)
-        calls = calls_of(panel)
+        strategy = question.strategy or (profile.strategy if profile else "")
+        calls = 0 if strategy in OWN_SAMPLES else calls_of(panel)
         quorum = question.options.quorum
         if quorum is not None and 0 < calls < quorum:
             violations.append(FieldViolation(field="options.quorum", description=f"must be at most the number of calls in the panel, which is {calls}"))
@@ -56,10 +57,10 @@ class Planner:
             raise NotFound("profile", question.profile or DEFAULT_PROFILE, tuple(self._profiles))
 
         options = profile.options if question.options is NO_OPTIONS else options_over(profile.options, question.options)
-        if quorum is None and options.quorum is not None and options.quorum > calls:
+        if quorum is None and options.quorum is not None and 0 < calls < options.quorum:
             # The profile's quorum was meant for the profile's own panel; a request that seats fewer did not ask for it.
             options = replace(options, quorum=calls)
-        if question.strategy not in {"", profile.strategy}:
+        if strategy != profile.strategy:
             # The profile's parameters are options that its own strategy alone understands, and its quorum is meant for it; another strategy would refuse what
             # the request never said.
             options = replace(options, parameters=question.options.parameters or {}, quorum=quorum)
@@ -70,7 +71,7 @@ class Planner:
         return RunPlan(
             run_id=question.request_id or self._new_id(),
             messages=_conversation(question),
-            strategy=question.strategy or profile.strategy,
+            strategy=strategy,
             members=panel,
             options=options,
             sampling=profile.sampling if question.generation is NO_GENERATION else sampling_over(profile.sampling, question.generation),

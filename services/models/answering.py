@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from services.chassis.deadline import Deadline
-from services.chassis.errors import DependencyUnavailable
+from services.chassis.errors import EnsembleError
+from services.chassis.see_out import see_out
 from services.models.completion import Attempt, Completion, PlannedCall, never_started
 from services.models.leading_text import LeadingText, Listener
 from services.models.outcomes import Outcome
 from services.models.permits import AttemptKind
 from services.models.receipt import CallReceipt
-from services.models.retry_policy import RetryPolicy, backoff_seconds
+from services.models.retry_policy import RetryPolicy, backoff_seconds, error_class
 
 if TYPE_CHECKING:
     from services.models.guard import GuardedRun
@@ -43,7 +44,7 @@ class Answered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hedging:
-    """When a second attempt joins the first."""
+    """When a second attempt joins one that is under way."""
 
     after_seconds: float
     take: TakeHedge
@@ -72,6 +73,10 @@ class Answering:
         self._text = LeadingText(listener)
         self._attempts: list[Attempt] = []
         self._running: dict[asyncio.Task[None], Attempt] = {}
+        self._hedge_timer: asyncio.TimerHandle | None = None
+        self._joined: asyncio.Future[None] | None = None
+        """Done when an attempt has joined those that are being waited for."""
+        self._won = False
 
     async def answer(self, first: Attempt | None = None, *, patient: bool = True) -> Answered:
         """Make attempts until one is good or no more may be made.
@@ -81,18 +86,25 @@ class Answering:
         """
         self._start(first or Attempt(planned=self._planned), patient=patient)
         try:
-            winner = await self._race()
-            if winner is not None:
-                self._text.win(winner.number)
+            if await self._race() is not None:
                 self.stop(Outcome.HEDGE_LOST, "hedge_lost")
+                self._won = True
         finally:
-            await self._end()
+            try:
+                await self._end()
+            finally:
+                # Also where this was cancelled in the turn in which an attempt became good: it is the one that counts then.
+                good = next((attempt for attempt in self._attempts if attempt.finished.ok), None)
+                if good is not None:
+                    self._text.win(good.number)
         return self.answered()
 
     def stop(self, outcome: Outcome, reason: str) -> None:
         """Say what the cancellation that follows means for the attempts under way."""
-        for attempt in self._running.values():
-            attempt.stop_outcome, attempt.stop_reason = outcome, reason
+        # Where one has won, the others have lost to it, whoever stops them while they clean up.
+        if not self._won:
+            for attempt in self._running.values():
+                attempt.stop_outcome, attempt.stop_reason = outcome, reason
 
     def answered(self) -> Answered:
         """Return how it stands; attempts that were given up before they reached anybody are left out, unless there is nothing else."""
@@ -104,40 +116,36 @@ class Answering:
 
     async def _race(self) -> Attempt | None:
         """Return the first good attempt; None where all failed."""
-        hedge_at = None if self._hedging is None else self._run.now() + self._hedging.after_seconds
         while self._running:
-            patience = None if hedge_at is None else max(0.0, hedge_at - self._run.now())
-            done, _ = await asyncio.wait(self._running, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if not done:
-                hedge_at = None
-                # Only what is really being waited for is hedged: an attempt that waits for its permit would just have a rival for it.
-                if self._hedging is not None and any(attempt.started for attempt in self._running.values()) and self._hedging.take():
-                    self._start(self._next(AttemptKind.HEDGE), patient=False)
-            ended = [self._running.pop(task) for task in done]
-            for task in done:
+            self._joined = asyncio.get_running_loop().create_future()
+            done, _ = await asyncio.wait({*self._running, self._joined}, return_when=asyncio.FIRST_COMPLETED)
+            ended = [(task, attempt) for task, attempt in self._running.items() if task in done]
+            for task, _ in ended:
+                del self._running[task]
+            for task, attempt in ended:
                 task.result()
-            for attempt in sorted(ended, key=lambda one: one.number):
                 if attempt.finished.ok:
                     return attempt
                 self._text.fail(attempt.number)
             if not self._running:
-                self._retry_after(ended)
+                self._retry_after_failure()
         return None
 
-    def _retry_after(self, ended: list[Attempt]) -> None:
+    def _retry_after_failure(self) -> None:
         """Begin another attempt, where the last failure allows it and its wait ends in time."""
-        failed = max(ended, key=lambda one: one.number)
-        made = sum(attempt.started for attempt in self._attempts)
-        if not failed.started:
+        made = [attempt for attempt in self._attempts if attempt.started]
+        refused = self._attempts[-1].kind is AttemptKind.RETRY and not self._attempts[-1].started
+        # Where one attempt failed in a way that a repeat does not heal, that another one failed otherwise makes the request no better.
+        if not made or refused or any(error_class(attempt.finished.receipt) is None for attempt in made):
             return
-        receipt = failed.finished.receipt
-        if self._retry.allows(receipt, made):
-            wait = backoff_seconds(receipt, made, self._run.draw)
+        receipt = made[-1].finished.receipt
+        if self._retry.allows(receipt, len(made)):
+            wait = backoff_seconds(receipt, len(made), self._run.draw)
             if wait < self._deadline.remaining():
                 self._start(self._next(AttemptKind.RETRY), patient=True, wait=wait)
 
     def _next(self, kind: AttemptKind) -> Attempt:
-        return Attempt(planned=self._planned, number=len(self._attempts) + 1, kind=kind)
+        return Attempt(planned=self._planned, number=self._attempts[-1].number + 1, kind=kind)
 
     def _start(self, attempt: Attempt, *, patient: bool, wait: float = 0.0) -> None:
         self._attempts.append(attempt)
@@ -148,28 +156,56 @@ class Answering:
         """Wait, ask for a permit where there is none yet, and make the call; the attempt says how it ended."""
         if wait:
             await asyncio.sleep(wait)
-        if attempt.permit is None:
-            if self._deadline.expired:
-                attempt.completion = never_started(attempt, Outcome.NOT_STARTED, "deadline")
-                return
-            try:
-                if not await self._run.admit([attempt], min_granted=1, deadline=self._deadline, patient=patient):
-                    return
-            except DependencyUnavailable:
-                if attempt.kind is AttemptKind.FIRST:
-                    raise
-                # The first attempt's own failure, or the answer that it still may bring, counts; another attempt was only a chance.
-                attempt.completion = never_started(attempt, Outcome.LIMITER_UNAVAILABLE, "limiter_unavailable")
-                return
+        if attempt.permit is None and not await self._admitted(attempt, patient=patient):
+            return
+        if attempt.budget_seconds <= 0:
+            # Its permit came too late. A call without time would say nothing of the provider, but count against it.
+            attempt.stop_outcome, attempt.stop_reason = Outcome.NOT_STARTED, "deadline"
+            self._run.give_back([attempt])
+            return
         if self._on_attempt is not None:
             self._on_attempt(attempt)
-        await self._run.call(attempt, self._text.microphone(attempt.number))
+        self._set_hedge_timer()
+        try:
+            await self._run.call(attempt, self._text.microphone(attempt.number))
+        finally:
+            self._clear_hedge_timer()
+
+    async def _admitted(self, attempt: Attempt, *, patient: bool) -> bool:
+        """Ask for the attempt's permit; return whether it has one."""
+        try:
+            return bool(await self._run.admit([attempt], min_granted=1, deadline=self._deadline, patient=patient))
+        except EnsembleError:
+            attempt.completion = never_started(attempt, Outcome.LIMITER_UNAVAILABLE, "limiter_unavailable")
+            # Of a hedge or a retry it is no error: what the attempt before it brought, or still may bring, counts.
+            if attempt.kind is AttemptKind.FIRST:
+                raise
+            return False
+
+    def _set_hedge_timer(self) -> None:
+        """Have the call that begins now joined by another one if it takes too long; each answer is hedged once."""
+        if self._hedging is not None and not any(attempt.kind is AttemptKind.HEDGE for attempt in self._attempts):
+            self._hedge_timer = asyncio.get_running_loop().call_later(self._hedging.after_seconds, self._hedge, self._hedging.take)
+
+    def _clear_hedge_timer(self) -> None:
+        if self._hedge_timer is not None:
+            self._hedge_timer.cancel()
+            self._hedge_timer = None
+
+    def _hedge(self, take: TakeHedge) -> None:
+        self._hedge_timer = None
+        if take():
+            self._start(self._next(AttemptKind.HEDGE), patient=False)
+            if self._joined is not None and not self._joined.done():
+                self._joined.set_result(None)
 
     async def _end(self) -> None:
         """Cancel what is still under way and wait for its end."""
+        self._clear_hedge_timer()
         for task in self._running:
             task.cancel()
-        if self._running:
-            await asyncio.wait(self._running)
-        # A task that was cancelled before its first step never reached the guard; its permit goes back unused.
-        self._run.give_back(self._attempts)
+        try:
+            await see_out(self._running)
+        finally:
+            # A task that was cancelled before its first step never reached the guard; its permit goes back unused.
+            self._run.give_back(self._attempts)

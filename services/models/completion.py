@@ -9,6 +9,8 @@ from services.models.permits import AttemptKind, Denial, DenialReason, Permit
 from services.models.receipt import CallReceipt
 from services.models.usage import Cost, Usage
 
+PROMPT_ECHOED = "prompt_echoed"
+"""The reason of an answer that repeats its prompt, and so is none."""
 _DENIED = {
     DenialReason.REQUESTS: Outcome.RATE_LIMITED,
     DenialReason.TOKENS: Outcome.RATE_LIMITED,

@@ -27,7 +27,7 @@ from services.models.answering import Answered, Answering
 from services.models.catalogue import Catalogue, ModelEntry
 from services.models.chat import ChatModel, ChatRequest, ChatResult, OnText, Timeouts
 from services.models.chat_span import chat_span
-from services.models.completion import Attempt, Completion, PlannedCall, denied, never_started
+from services.models.completion import PROMPT_ECHOED, Attempt, Completion, PlannedCall, denied, never_started
 from services.models.leading_text import Listener, OnRestart
 from services.models.local_permits import LocalReply
 from services.models.outcomes import Outcome
@@ -130,6 +130,10 @@ class GuardedRun:
         reached, `NotFound` where a model is not in the catalogue.
         """
         for waits in itertools.count():
+            if deadline.expired:
+                for attempt in attempts:
+                    attempt.completion = never_started(attempt, Outcome.NOT_STARTED, "deadline")
+                return []
             admitted = await self._admit_now(attempts, min_granted=min_granted, deadline=deadline)
             if admitted or not patient:
                 return admitted
@@ -291,7 +295,7 @@ class GuardedRun:
         """Report the permit and write the attempt's record."""
         if result.outcome is Outcome.OK and attempt.planned.nonce and attempt.planned.nonce in result.text:
             # The provider did its work, but an answer with the code in it repeats the frame around the candidates, so it is none.
-            result = replace(result, outcome=Outcome.EMPTY, reason="prompt_echoed")
+            result = replace(result, outcome=Outcome.EMPTY, reason=PROMPT_ECHOED)
         usage = result.usage if result.usage is not None else _estimated_usage(attempt, result)
         cost = cost_of(usage, entry.price, result.provider_cost_micro_usd)
         sent = self._guard.reporter.report(

@@ -10,6 +10,9 @@ from services.models.retry_policy import RetryPolicy
 MOST_CALLS = 8
 """Most calls in one panel; more is refused, never clamped."""
 
+OWN_SAMPLES = frozenset({"self_moa"})
+"""Strategies that decide themselves how often their member is asked; what depends on the number of calls is theirs to check."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:

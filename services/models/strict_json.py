@@ -15,6 +15,8 @@ DEEPEST = 64
 MOST_DIGITS = 64
 """Most characters of a number."""
 
+_BLANKS = " \t\r\n"
+_FENCES = frozenset({"```", "```json", "```JSON"})
 _MARKS = re.compile(r'"(?:[^"\\]+|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
@@ -32,7 +34,9 @@ def read_json(text: str, *, most_bytes: int, exact: bool = False) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_fraction(Decimal if exact else float), parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise BadJson(f"is not JSON: line {error.lineno}, column {error.colno}") from None
+        place = f"line {error.lineno}, column {error.colno}"
+    # Raised out here, because the parser's error holds the text, and must not be met in the traceback of ours.
+    raise BadJson(f"is not JSON: {place}")
 
 
 def nesting(text: str) -> int:
@@ -50,11 +54,11 @@ def nesting(text: str) -> int:
 
 
 def unfenced(text: str) -> str:
-    """Return a text without blanks at its ends and without one Markdown code fence around all of it."""
-    text = text.strip()
+    """Return a text without JSON's blanks at its ends and without one Markdown fence, of JSON or of no language, around all of it."""
+    text = text.strip(_BLANKS)
     opening, line_end, rest = text.partition("\n")
-    if opening.startswith("```") and "`" not in opening[3:] and line_end and rest.endswith("```"):
-        return rest[:-3].strip()
+    if opening.rstrip(_BLANKS) in _FENCES and line_end and rest.endswith("```"):
+        return rest[:-3].strip(_BLANKS)
     return text
 
 

@@ -78,7 +78,7 @@ class Ensemble:
             if plan.response_schema:
                 answer = await conforming(run, answer)
             # The refiner may have said the same of its own permits.
-            reasons = tuple(dict.fromkeys((*answer.degradations, *run.guarded.degradations)))
+            reasons = tuple(dict.fromkeys((*answer.degradations, *run.noted, *run.guarded.degradations)))
             answer = replace(answer, degradations=reasons)
             return RunResult(run_id=plan.run_id, answer=answer, candidates=run.candidates(), receipt=_receipt(run), trace_id=current_trace_id())
 

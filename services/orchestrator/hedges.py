@@ -1,4 +1,4 @@
-"""The hedges that one run may still make, and when."""
+"""The hedges that a run, or one panel of it, may still make, and when."""
 
 from services.models.answering import Hedging
 from services.models.plan import HedgePolicy
@@ -6,13 +6,13 @@ from services.orchestrator.recent_latencies import RecentLatencies
 
 
 class Hedges:
-    """Counts one run's hedges down."""
+    """Counts hedges down."""
 
     def __init__(self, policy: HedgePolicy, latencies: RecentLatencies, *, most: int) -> None:
-        """Take when to hedge, and how many hedges are allowed where the policy does not say."""
+        """Take when to hedge, and how many hedges are allowed."""
         self._policy = policy
         self._latencies = latencies
-        self._left = most if policy.most is None else policy.most
+        self._left = most
 
     @property
     def left(self) -> int:

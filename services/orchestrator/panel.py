@@ -15,10 +15,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from services.chassis.deadline import Deadline
+from services.chassis.errors import EnsembleError
+from services.chassis.see_out import see_out
 from services.models.answering import Answered, Answering
 from services.models.completion import Attempt, PlannedCall
 from services.models.outcomes import Outcome
-from services.orchestrator.hedges import Hedges
 from services.orchestrator.run import Run, Survivor, too_few
 from services.orchestrator.spans import panel_span
 
@@ -46,7 +47,8 @@ class _Seat:
 
     def stop(self, outcome: Outcome, reason: str) -> None:
         """Say what the cancellation that follows means."""
-        self.first.stop_outcome, self.first.stop_reason = outcome, reason
+        if not self.first.started:
+            self.first.stop_outcome, self.first.stop_reason = outcome, reason
         self.answering.stop(outcome, reason)
 
 
@@ -74,8 +76,10 @@ async def gather_any(
     """Do the same, but return however few there are."""
     started = run.clock()
     known = len(run.receipts)
-    await Panel(run=run, quorum=quorum, deadline=deadline, decided=decided or _agreed(run)).hold(calls)
-    run.close_stage(stage, started, run.receipts[known:])
+    try:
+        await Panel(run=run, quorum=quorum, deadline=deadline, decided=decided or _agreed(run)).hold(calls)
+    finally:
+        run.close_stage(stage, started, run.receipts[known:])
     survivors = run.survivors(calls)
     run.agreement = run.agreement_of(survivors)
     return survivors
@@ -109,7 +113,7 @@ class Panel:
         """Make the calls; the run knows how each ended. Raises `DependencyUnavailable` where the limiter cannot be reached."""
         run = self._run
         options = run.plan.options
-        hedges = None if options.hedge is None else Hedges(options.hedge, run.latencies, most=len(calls))
+        hedges = run.panel_hedges(len(calls))
         self._seats = [
             _Seat(
                 call=call,
@@ -174,13 +178,16 @@ class Panel:
         finally:
             for task in pending:
                 task.cancel()
-            if pending:
-                await asyncio.wait(pending)
-            # A task that was cancelled before its first step never reached the guard; its permit goes back unused.
-            self._run.guarded.give_back([seat.first for seat in seats])
-        for task in self._tasks:
-            if not task.cancelled():
-                task.result()
+            try:
+                await see_out(pending)
+            finally:
+                # A task that was cancelled before its first step never reached the guard; its permit goes back unused.
+                self._run.guarded.give_back([seat.first for seat in seats])
+        errors = [error for task in self._tasks if not task.cancelled() and (error := task.exception()) is not None]
+        for error in errors:
+            # That a seat which was asked for again could not be had is an error only where it is missed.
+            if len(self._good()) < self._quorum or not isinstance(error, EnsembleError):
+                raise error
 
     def _begin(self, seat: _Seat) -> asyncio.Task[None]:
         """Begin a seat's attempts; one that was denied asks for its permit again, and is patient."""
@@ -192,7 +199,7 @@ class Panel:
     async def _attempts(self, seat: _Seat) -> None:
         try:
             seat.answered = await seat.answering.answer(seat.first)
-        except asyncio.CancelledError:
+        except BaseException:
             seat.answered = seat.answering.answered()
             raise
         finally:

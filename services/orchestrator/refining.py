@@ -73,9 +73,13 @@ async def refine(run: Run, refinement: Refinement, deadline: Deadline | None = N
     await run.guarded.settled(models)
     offset = run.guarded.elapsed_seconds()
     receipts: list[CallReceipt] = []
+    # What a refiner that does not answer has spent nobody knows; so that the run's bound holds, it counts as all that it was allowed.
+    spent = refinement.max_cost_micro_usd or 0
     try:
         refined = await run.refiner.refine(refinement, deadline, listen if run.emit is not None and refinement.method in _SPOKEN else None)
         receipts = [receipt.shifted(offset) for receipt in refined.calls]
+        spent = sum(receipt.cost.micro_usd for receipt in receipts)
+        run.note(refined.degradations)
         return refined
     except DeadlineSpent:
         return Degradation.NO_TIME_TO_REFINE
@@ -85,7 +89,7 @@ async def refine(run: Run, refinement: Refinement, deadline: Deadline | None = N
         return Degradation.REFINER_FAILED
     finally:
         run.receipts.extend(receipts)
-        run.guarded.spent_elsewhere(sum(receipt.cost.micro_usd for receipt in receipts))
+        run.guarded.spent_elsewhere(spent)
         run.close_stage(stage, started, receipts)
 
 
@@ -129,7 +133,7 @@ async def fused(run: Run, survivors: Sequence[Survivor], *, analyse: bool = Fals
 def sole_survivor(run: Run, survivor: Survivor) -> Answer:
     """Pass the only candidate on as it is; there is nothing to refine."""
     run.say_whole(survivor.text)
-    degradations = [Degradation.SOLE_SURVIVOR] if len(run.calls) > 1 else []
+    degradations = [Degradation.SOLE_SURVIVOR] if len(run.plan.members) > 1 or run.plan.members[0].samples > 1 else []
     return Answer(
         text=survivor.text,
         provenance=Provenance(method=Method.SOLE_SURVIVOR, candidate_ids=(survivor.call.candidate_id,), answer_model=survivor.call.model),

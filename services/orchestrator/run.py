@@ -1,7 +1,7 @@
 """One run under way: what a strategy works with, and what it leaves behind for the receipt."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,11 +15,15 @@ from services.models.leading_text import Listener
 from services.models.outcomes import Outcome
 from services.models.patience import healing_seconds
 from services.models.plan import RunPlan
+from services.models.provenance import Degradation
 from services.models.receipt import CallReceipt, StageReceipt, totals
 from services.models.refinement import RefinementCandidate, Refiner
 from services.orchestrator.agreement import Bag, agreement_of_bags, bag_of
 from services.orchestrator.events import AnswerDelta, Candidate, CandidateDelta, CandidateFinished, CandidateStarted, Emit, StageFinished
+from services.orchestrator.hedges import Hedges
 from services.orchestrator.recent_latencies import RecentLatencies
+
+_OF_PERMITS = frozenset({Degradation.LIMITER_DOWN, Degradation.LIMITER_STORE_DOWN, Degradation.MAX_COST_REACHED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +57,8 @@ class Run:
     latencies: RecentLatencies
     emit: Emit | None = None
     clock: Callable[[], float] = time.monotonic
+    hedges: Hedges | None = None
+    """Those that the whole run may make, where its options say how many; otherwise each panel has its own."""
     completions: dict[str, Completion] = field(default_factory=dict)
     """The one that counts by candidate id, as far as they are known."""
     receipts: list[CallReceipt] = field(default_factory=list)
@@ -62,6 +68,8 @@ class Run:
     """The words of good answers by candidate id, so that none is counted twice."""
     agreement: float | None = None
     """How far the good candidates agree, 0 to 1."""
+    noted: dict[Degradation, None] = field(default_factory=dict)
+    """What was wrong with how the refiner's permits were decided, whatever came of them."""
     said: bool = False
     """Whether a listener has heard any text of the answer."""
 
@@ -105,6 +113,18 @@ class Run:
         self.stages.append(StageReceipt(stage=stage, latency_seconds=self.clock() - started, usage=usage, cost=cost))
         if self.emit is not None:
             self.emit(StageFinished(stage=self.stages[-1]))
+
+    def note(self, degradations: Iterable[Degradation]) -> None:
+        """Remember those that hold for the run as a whole."""
+        self.noted.update(dict.fromkeys(reason for reason in degradations if reason in _OF_PERMITS))
+
+    def panel_hedges(self, calls: int) -> Hedges | None:
+        """Return the hedges that a panel of so many calls may make; None where nothing is hedged."""
+        policy = self.plan.options.hedge
+        if policy is None or policy.most is None:
+            return None if policy is None else Hedges(policy, self.latencies, most=calls)
+        self.hedges = self.hedges or Hedges(policy, self.latencies, most=policy.most)
+        return self.hedges
 
     def say(self, text: str, *, restart: bool = False) -> None:
         """Emit a piece of the answer."""

@@ -42,4 +42,6 @@ async def _repaired(run: Run, answer: Answer, problem: str) -> Answer:
     refined = await refine(run, refinement)
     if isinstance(refined, Degradation) or Degradation.REFINER_FAILED in refined.degradations:
         raise InvalidAnswer(problem, run.cost_micro_usd)
-    return replace(answer, text=refined.answer)
+    # What was wrong with the text that was replaced is wrong no more.
+    kept = tuple(reason for reason in answer.degradations if reason is not Degradation.TRUNCATED)
+    return replace(answer, text=refined.answer, degradations=(*kept, *refined.degradations))

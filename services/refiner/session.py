@@ -17,7 +17,7 @@ from services.chassis.deadline import Deadline
 from services.chassis.errors import DependencyUnavailable
 from services.models.answering import Answered
 from services.models.chat import StructuredOutput
-from services.models.completion import Attempt, Completion, PlannedCall, never_started
+from services.models.completion import PROMPT_ECHOED, Attempt, Completion, PlannedCall, never_started
 from services.models.conversation import Message, Sampling
 from services.models.guard import Guard
 from services.models.outcomes import Outcome
@@ -118,9 +118,15 @@ class Session:
         """Have the writer write, heard by whoever listens."""
         writer = self.refinement.writer
         planned = PlannedCall(
-            candidate_id="", member_id="refiner", model=writer.model, messages=messages, sampling=sampling, timeout_seconds=writer.timeout_seconds
+            candidate_id="",
+            member_id="refiner",
+            model=writer.model,
+            messages=messages,
+            sampling=sampling,
+            timeout_seconds=writer.timeout_seconds,
+            nonce=nonce,
         )
-        return await self._ask(planned, nonce, lambda text: text, self.voice if self.voice.listening else None)
+        return await self._ask(planned, lambda text: text, self.voice if self.voice.listening else None)
 
     def writer_sampling(self) -> Sampling:
         """Return how the writer's text is sampled: as the caller wants it, but for what is said of the writer itself."""
@@ -204,10 +210,11 @@ class Session:
             messages=self.prompt(build, [candidate.text for candidate in question.shown], judge.model, sampling),
             sampling=sampling,
             timeout_seconds=judge.timeout_seconds,
+            nonce=nonce,
         )
-        return await self._ask(planned, nonce, read)
+        return await self._ask(planned, read)
 
-    async def _ask(self, planned: PlannedCall, nonce: str, read: Callable[[str], Value], voice: Voice | None = None) -> Reply[Value]:
+    async def _ask(self, planned: PlannedCall, read: Callable[[str], Value], voice: Voice | None = None) -> Reply[Value]:
         """Make the call, repeated as the policy allows, and read the answer."""
         receipts: list[CallReceipt] = []
         self._receipts.append(receipts)
@@ -224,10 +231,10 @@ class Session:
             unreached = never_started(Attempt(planned=planned), Outcome.LIMITER_UNAVAILABLE, "limiter_unavailable")
             answered = Answered(completion=unreached, receipts=(unreached.receipt,))
         completion = answered.completion
-        reply = _reply(completion, nonce, read)
+        reply = _reply(completion, planned.nonce, read)
         if reply.problem:
             # The provider did its part, but there is no answer; the receipt says so.
-            void = replace(completion.receipt, outcome=Outcome.EMPTY, reason="prompt_echoed" if reply.problem == _ECHO else "bad_verdict")
+            void = replace(completion.receipt, outcome=Outcome.EMPTY, reason=PROMPT_ECHOED if reply.problem == _ECHO else "bad_verdict")
             receipts.extend(void if receipt == completion.receipt else receipt for receipt in answered.receipts)
         else:
             receipts.extend(answered.receipts)
@@ -235,11 +242,10 @@ class Session:
 
 
 def _reply(completion: Completion, nonce: str, read: Callable[[str], Value]) -> Reply[Value]:
+    if completion.receipt.reason == PROMPT_ECHOED:
+        return Reply(problem=_ECHO)
     if not completion.ok:
         return Reply(rejected=completion.receipt.outcome is Outcome.PROVIDER_REJECTED)
-    # An answer with the code in it repeats the frame around the material, so it is none.
-    if nonce in completion.text:
-        return Reply(problem=_ECHO)
     try:
         value = read(completion.text)
     except BadVerdict as refused:

@@ -15,6 +15,7 @@ from dataclasses import fields
 from typing import Any
 
 from services.models.refinement import Analysis
+from services.models.strict_json import BadJson, read_json, unfenced
 
 MOST_BYTES = 64 << 10
 """Longest verdict, in bytes of UTF-8; well above the longest analysis that anybody reads."""
@@ -23,9 +24,6 @@ MOST_POINTS = 16
 LONGEST_POINT = 1000
 
 ANALYSIS_KEYS = tuple(field.name for field in fields(Analysis))
-_BLANKS = " \t\r\n"
-_FENCE = "```"
-_FENCE_HEADS = frozenset({"", "json", "JSON"})
 
 
 class BadVerdict(Exception):
@@ -97,37 +95,22 @@ def _numbers(least: int, most: int) -> dict[str, object]:
 
 def _values(text: str, keys: Sequence[str]) -> list[Any]:
     """Return the values of these keys of the one object that the text is."""
-    # Characters first, which costs nothing; a text of surrogates could not be encoded otherwise.
-    if len(text) > MOST_BYTES or len(text.encode("utf-8", "surrogatepass")) > MOST_BYTES:
-        raise BadVerdict("it was too long")
+    if len(text) > MOST_BYTES:
+        # Blanks count as well.
+        raise BadVerdict(f"it is longer than {MOST_BYTES} bytes")
+    problem = ""
+    verdict: object = None
     try:
-        verdict: object = json.loads(_unfenced(text), object_pairs_hook=_once)
-    except (ValueError, RecursionError):
-        # Not re-raised from here: the parser's error holds the text.
-        verdict = None
+        verdict = read_json(unfenced(text), most_bytes=MOST_BYTES)
+    except BadJson as refusal:
+        problem = str(refusal)
+    if problem:
+        raise BadVerdict(f"it {problem}")
     if not isinstance(verdict, dict):
         raise BadVerdict("it was not one JSON object and nothing else")
     if verdict.keys() != set(keys):
         raise BadVerdict("its keys were not exactly those that are wanted")
     return [verdict[key] for key in keys]
-
-
-def _unfenced(text: str) -> str:
-    """Return what stands inside a Markdown fence around the whole text; a text without one as it is."""
-    text = text.strip(_BLANKS)
-    if not text.startswith(_FENCE):
-        return text
-    head, line_end, rest = text.removeprefix(_FENCE).partition("\n")
-    if not line_end or head.rstrip(_BLANKS) not in _FENCE_HEADS or not rest.endswith(_FENCE):
-        raise BadVerdict("the Markdown around it was not a single fence")
-    return rest.removesuffix(_FENCE)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise BadVerdict("it named a key twice")
-    return found
 
 
 def _whole(value: object, name: str, least: int, most: int) -> int:

@@ -205,3 +205,12 @@ def test_without_a_default_profile_one_must_be_named() -> None:
     with pytest.raises(NotFound) as refusal:
         Planner({"plain": PLAIN}, ["careful"]).plan(Question(prompt="Why?"))
     assert (refusal.value.kind, refusal.value.name) == ("profile", "default")
+
+
+def test_a_strategy_that_decides_its_own_samples_is_asked_for_any_quorum() -> None:
+    """How often self_moa asks its one member is not known here, so neither is a quorum refused nor the profile's lowered."""
+    seat = (Member(member_id="careful", model="careful"),)
+    options = StrategyOptions(quorum=3, refiner=Writer(model="careful"), parameters={"samples": 5})
+    planner = Planner({"default": Profile(name="default", strategy="self_moa", members=seat, options=options)}, ["careful", "quick"])
+    assert planner.plan(Question(prompt="Why?", options=AskedOptions(quorum=4))).options.quorum == 4
+    assert planner.plan(Question(prompt="Why?", members=(AskedMember(model="quick"),))).options.quorum == 3

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from services.chassis.deadline import Deadline
-from services.chassis.errors import DependencyUnavailable
+from services.chassis.errors import DependencyUnavailable, RemoteError
 from services.models.answering import Answered, Answering, Hedging
 from services.models.completion import Attempt, PlannedCall
 from services.models.leading_text import Listener
 from services.models.outcomes import Outcome
-from services.models.permits import AttemptKind, Denial, DenialReason, PermitSpec
+from services.models.permits import AcquireReply, AcquireRequest, AttemptKind, Denial, DenialReason, PermitSpec
 from services.models.retry_policy import NO_RETRY, RetryPolicy
 from tests.support.ensembles import QUESTION, Bench
 from tests.support.recording_permits import RecordingPermits
@@ -275,7 +275,7 @@ def test_a_cancellation_while_a_hedge_asks_returns_its_permit() -> None:
             CALL,
             deadline=Deadline.after(100, clock=guard.clock),
             retry=NO_RETRY,
-            hedging=Hedging(after_seconds=5.0, take=lambda: True),
+            hedging=Hedging(after_seconds=3.0, take=lambda: True),
         )
         answered = await answering.answer()
         await asyncio.sleep(10)
@@ -303,3 +303,108 @@ def test_a_hedge_that_overtakes_is_heard_from_its_beginning() -> None:
     listener = Listener(on_text=heard.append, on_restart=heard.clear)
     _answer(_bench(Reply(text="slow one", after_seconds=60), Reply(text="fast one", after_seconds=35)), hedge_after=2.0, listener=listener)
     assert "".join(heard) == "fast one"
+
+
+def test_a_permit_that_comes_too_late_is_not_used() -> None:
+    """The deadline passes while the limiter thinks: no call without time is made, which would count against the provider; the permit goes back."""
+    permits = RecordingPermits(delay_seconds=2.0)
+    bench = Bench(chat=ScriptedChat(replies={"a": Reply(text="A")}), permits=permits)
+    answered = _answer(bench, seconds=1.0)
+    assert (answered.completion.receipt.outcome, answered.completion.receipt.reason) == (Outcome.NOT_STARTED, "deadline")
+    assert bench.chat.requests == []
+    assert permits.reports == []
+    assert permits.releases == permits.granted_ids
+
+
+def test_a_hedge_that_was_denied_does_not_cost_the_retry() -> None:
+    """The first attempt fails while its hedge is being denied; it is tried again all the same."""
+
+    def judge(spec: PermitSpec) -> Denial | None:
+        return Denial(model="a", reason=DenialReason.CONCURRENCY) if spec.attempt_kind is AttemptKind.HEDGE else None
+
+    failing = Reply(text="", after_seconds=3, outcome=Outcome.PROVIDER_FAILED, reason="http_503", retryable=True)
+    answered = _answer(_bench(failing, Reply(text="B"), judge=judge), hedge_after=2.0, retry=RetryPolicy())
+    assert answered.completion.text == "B"
+    assert [receipt.attempt_kind for receipt in answered.receipts] == [AttemptKind.FIRST, AttemptKind.HEDGE, AttemptKind.RETRY]
+
+
+def test_a_refusal_beside_a_hedge_is_final() -> None:
+    """What one attempt was refused for good is not tried again because another one failed otherwise."""
+    refused = Reply(text="", after_seconds=3, outcome=Outcome.PROVIDER_REJECTED, reason="http_400")
+    failing = Reply(text="", after_seconds=2, outcome=Outcome.PROVIDER_FAILED, reason="http_503", retryable=True)
+    answered = _answer(_bench(refused, failing, Reply(text="C")), hedge_after=2.0, retry=RetryPolicy(max_attempts=5))
+    assert len(answered.receipts) == 2
+
+
+def test_the_delay_counts_from_each_call() -> None:
+    """A retry is given its own time before it is hedged, and so is a call whose permit took long."""
+    failing = Reply(text="", after_seconds=1, outcome=Outcome.PROVIDER_FAILED, reason="http_503", retryable=True)
+    answered = _answer(_bench(failing, Reply(text="B", after_seconds=50), Reply(text="C")), hedge_after=2.0, retry=RetryPolicy())
+    assert [receipt.started_after_seconds for receipt in answered.receipts] == pytest.approx([0.0, 1.5, 3.5])
+    permits = RecordingPermits(delay_seconds=5.0)
+    bench = Bench(chat=ScriptedChat(replies={"a": [Reply(text="A", after_seconds=50), Reply(text="B")]}), permits=permits)
+    answered = _answer(bench, hedge_after=2.0)
+    assert [receipt.started_after_seconds for receipt in answered.receipts] == pytest.approx([5.0, 12.0])
+
+
+class _SlowToClose(ScriptedChat):
+    """Takes a second to close a connection."""
+
+    async def complete(self, request, on_text=None):  # type: ignore[no-untyped-def]
+        try:
+            return await ScriptedChat.complete(self, request, on_text)
+        except asyncio.CancelledError:
+            self.running += 1
+            try:
+                await asyncio.sleep(1)
+            finally:
+                self.running -= 1
+            raise
+
+
+def test_a_second_cancellation_does_not_leave_calls_behind() -> None:
+    """Who is cancelled again while his calls are closing still waits for their end; every permit ends."""
+    bench = Bench(chat=_SlowToClose(replies={"a": Reply(text="A", after_seconds=50)}))
+
+    async def twice(_: Answering) -> None:
+        await asyncio.sleep(3)
+        task = next(task for task in asyncio.all_tasks() if task.get_coro().__qualname__ == "Answering.answer")  # type: ignore[union-attr]
+        task.cancel()
+        await asyncio.sleep(0.1)
+
+    _answer(bench, hedge_after=2.0, during=twice)
+    assert bench.chat.running == 0
+    assert len(bench.permits.granted) == 2
+    assert bench.permits.ended == bench.permits.granted_ids
+
+
+def test_the_loser_of_a_hedge_has_lost_to_it() -> None:
+    """Stopped by its owner while the loser is closing, the winner stays the answer, and the loser's end keeps its name."""
+    bench = Bench(chat=_SlowToClose(replies={"a": [Reply(text="slow", after_seconds=50), Reply(text="fast", after_seconds=1)]}))
+    heard: list[str] = []
+
+    async def while_closing(answering: Answering) -> None:
+        await asyncio.sleep(3.5)
+        answering.stop(Outcome.STRAGGLER_CANCELLED, "grace_over")
+
+    answered = _answer(bench, hedge_after=2.0, during=while_closing, listener=Listener(on_text=heard.append, on_restart=heard.clear))
+    assert answered.completion.text == "".join(heard) == "fast"
+    assert [receipt.outcome for receipt in answered.receipts] == [Outcome.HEDGE_LOST, Outcome.OK]
+
+
+class _BreakingPermits(RecordingPermits):
+    """Answers retries with a bug."""
+
+    async def acquire(self, request: AcquireRequest) -> AcquireReply:
+        """Grant all but retries."""
+        if request.specs[0].attempt_kind is AttemptKind.RETRY:
+            raise RemoteError(code="INTERNAL", message="internal error", details=b"")
+        return await RecordingPermits.acquire(self, request)
+
+
+def test_an_unexpected_refusal_of_the_limiter_costs_only_the_chance() -> None:
+    """A retry that the limiter answers with an error leaves the failure as it was."""
+    bench = Bench(chat=ScriptedChat(replies={"a": FAILED}), permits=_BreakingPermits())
+    answered = _answer(bench, retry=RetryPolicy())
+    assert answered.completion.receipt.outcome is Outcome.PROVIDER_FAILED
+    assert [receipt.outcome for receipt in answered.receipts] == [Outcome.PROVIDER_FAILED, Outcome.LIMITER_UNAVAILABLE]

@@ -5,14 +5,14 @@ import itertools
 
 import pytest
 
-from services.chassis.errors import DependencyUnavailable, NoQuorum
+from services.chassis.errors import DeadlineSpent, DependencyUnavailable, NoQuorum
 from services.models.outcomes import Outcome
 from services.models.permits import AttemptKind, CallResult, Denial, DenialReason, PermitSpec
 from services.models.plan import HedgePolicy
 from services.models.provenance import Degradation
 from services.models.receipt import CallReceipt
 from services.models.retry_policy import RetryPolicy
-from services.orchestrator.events import CandidateDelta, CandidateFinished, CandidateStarted
+from services.orchestrator.events import CandidateDelta, CandidateFinished, CandidateStarted, StageFinished
 from services.orchestrator.recent_latencies import LEAST
 from tests.support.ensembles import Bench, options, plan
 from tests.support.recording_permits import RecordingPermits
@@ -240,3 +240,53 @@ def test_a_cancelled_panel_with_hedges_under_way_leaves_nothing() -> None:
     assert bench.chat.running == 0
     assert [report.result for report in bench.permits.reports] == [CallResult.CANCELLED] * 6
     assert bench.permits.ended == bench.permits.granted_ids
+
+
+def test_a_second_chance_that_is_not_missed_may_fail() -> None:
+    """Two denied seats are asked for again, the limiter goes away for one of them: with the quorum met by the other the run goes on."""
+
+    def judge(spec: PermitSpec) -> Denial | None:
+        if spec.model in "cd" and len(bench.permits.requests) == 1:
+            return Denial(model=spec.model, reason=DenialReason.TOKENS, retry_after_seconds=1.0)
+        if spec.model == "d":
+            raise DependencyUnavailable("limiter")
+        return None
+
+    failing = Reply(text="", after_seconds=1, outcome=Outcome.EMPTY)
+    bench = Bench(models="abcdw", permits=RecordingPermits(judge=judge), chat=ScriptedChat(replies={"a": Reply(text="A"), "b": failing, "c": Reply(text="C")}))
+    result = run_virtual(bench.run(plan("a", "b", "c", "d", options=options(quorum=2)), seconds=60))
+    assert result.answer.text == "A + C"
+    assert result.candidates[3].call.outcome is Outcome.LIMITER_UNAVAILABLE
+
+
+def test_a_panel_that_fails_closes_its_stage() -> None:
+    """Whoever listens is told that the stage is over, also where the limiter could not be reached."""
+    bench = _bench(RecordingPermits(down=True))
+    with pytest.raises(DependencyUnavailable):
+        run_virtual(bench.run(plan("a", "b"), listen=True))
+    assert [event.stage.stage for event in bench.events if isinstance(event, StageFinished)] == ["panel"]
+
+
+def test_hedges_are_bounded_over_all_panels_of_a_run() -> None:
+    """One hedge for the run is one for all layers together; without a bound of the run's each panel has its own."""
+    for most, hedged in ((1, 1), (None, 3)):
+        replies = {"a": Reply(text="A", after_seconds=2), "b": Reply(text="B")}
+        given = options(hedge=HedgePolicy(delay_seconds=1.0, most=most), quorum=2, parameters={"layers": 3})
+        result = run_virtual(Bench(chat=ScriptedChat(replies=replies)).run(plan("a", "b", strategy="moa", options=given), seconds=100))
+        assert [call.attempt_kind for call in result.receipt.calls].count(AttemptKind.HEDGE) == hedged
+
+
+def test_what_a_lost_refiner_may_have_spent_counts_against_the_bound() -> None:
+    """The ranking's reply is lost, so nobody knows what it cost; the writer is not allowed to spend it a second time."""
+    bench = _bench()
+    bench.refiner.error = DependencyUnavailable("refiner")
+    run_virtual(bench.run(plan("a", "b", strategy="rank_then_fuse", max_cost_micro_usd=1000)))
+    assert [refinement.max_cost_micro_usd for refinement, _ in bench.refiner.asked] == [970, 0]
+
+
+def test_with_the_deadline_over_the_limiter_is_not_asked() -> None:
+    """Nothing could be done with a permit."""
+    bench = _bench()
+    with pytest.raises(DeadlineSpent):
+        run_virtual(bench.run(plan("a", "b"), seconds=0.0))
+    assert bench.permits.requests == []

@@ -105,3 +105,11 @@ def test_a_bad_schema_is_refused_before_anything_is_asked() -> None:
         run_virtual(bench.run(plan("a", strategy="single", response_schema='{"type": 7}')))
     assert [violation.field for violation in caught.value.violations] == ["response_schema"]
     assert bench.permits.requests == []
+
+
+def test_what_was_cut_short_is_whole_once_it_is_repaired() -> None:
+    """The reason goes with the text that it was about; what is said of the repair is said of the answer."""
+    bench = Bench(chat=ScriptedChat(replies={"a": Reply(text=BAD, truncated=True)}), refiner=JoiningRefiner(repaired=GOOD))
+    assert _single(bench).answer.degradations == ()
+    bench = Bench(chat=ScriptedChat(replies={"a": Reply(text=BAD)}), refiner=JoiningRefiner(repaired=GOOD, degradations=(Degradation.LIMITER_DOWN,)))
+    assert _single(bench).answer.degradations == (Degradation.LIMITER_DOWN,)

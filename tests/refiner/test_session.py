@@ -52,7 +52,7 @@ def test_an_unreadable_verdict_is_asked_for_once_more(method: RefineMethod) -> N
     assert "n0nce0" in first
     assert "n0nce0" not in second
     assert "secret" not in second
-    note = "your answer could not be used: it was not one JSON object and nothing else."
+    note = "your answer could not be used: it is not JSON: line 1, column 1."
     assert note not in first
     assert note in bench.requests[1].messages[0].text
     # But for the code and the note it is the same prompt, in the same order.

@@ -28,10 +28,9 @@ def _free_addresses(count: int) -> list[str]:
 
 
 async def started(stack: AsyncExitStack, name: str, path: Path) -> asyncio.subprocess.Process:
-    """Start a service, which ends with the stack."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", f"services.{name}", "--config", str(path), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
+    """Start a service, which ends with the stack; its log goes to a file, for a pipe that nobody reads would stop it when it is full."""
+    with log_of(path, name).open("ab") as log:
+        process = await asyncio.create_subprocess_exec(sys.executable, "-m", f"services.{name}", "--config", str(path), stdout=log, stderr=log)
 
     async def end() -> None:
         if process.returncode is None:
@@ -40,6 +39,11 @@ async def started(stack: AsyncExitStack, name: str, path: Path) -> asyncio.subpr
 
     stack.push_async_callback(end)
     return process
+
+
+def log_of(path: Path, name: str) -> Path:
+    """Return where a service that was started with this configuration logs."""
+    return path.with_name(f"{name}.log")
 
 
 async def configured_file(folder: Path, provider: FakeProvider, model: Mapping[str, object] | None = None) -> tuple[Path, dict[str, str]]:

@@ -13,7 +13,7 @@ import pytest
 from ensemble.v1 import gateway_service_pb2, gateway_service_pb2_grpc
 from services.cli.rpc_errors import failure_of
 from tests.support.fake_provider import FakeProvider
-from tests.support.service_processes import SERVICES, answered, configured_file, started
+from tests.support.service_processes import SERVICES, answered, configured_file, log_of, started
 from tests.support.stack import WRITER
 
 
@@ -28,7 +28,9 @@ async def test_four_processes_answer_one_prompt_and_stop_when_told(tmp_path: Pat
         for process in processes.values():
             process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(30):
-            logs = {name: (await process.communicate())[1].decode() for name, process in processes.items()}
+            for process in processes.values():
+                await process.wait()
+            logs = {name: await asyncio.to_thread(log_of(path, name).read_text, "utf-8") for name in SERVICES}
     assert {name: process.returncode for name, process in processes.items()} == dict.fromkeys(SERVICES, 0)
     for name, log in logs.items():
         assert [line for line in log.splitlines() if not line.startswith("{")] == [], f"{name}: {log}"

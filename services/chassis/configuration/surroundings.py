@@ -74,6 +74,10 @@ def taken_by_strategy(strategy: object, parameters: Mapping[str, object], info: 
     for path, words in check(parameters) if check is not None else ():
         steps = _steps(path)
         problems[steps] = f"{problems[steps]}; {words}" if steps in problems else words
+    models = info.context.models if isinstance(info.context, Surroundings) else None
+    for place, judge in _judges_of(parameters):
+        if models is not None and judge not in models:
+            problems.setdefault(("judges", place), f"names no model{hint(judge, models)}")
     if problems:
         raise PydanticCustomError("several", "several problems", {"problems": problems})
 
@@ -102,3 +106,10 @@ def _models_of(profile: Mapping[str, object]) -> Iterator[str]:
         model = _mapping(seat).get("model")
         if isinstance(model, str):
             yield model
+    yield from (judge for _, judge in _judges_of(_mapping(profile.get("parameters"))))
+
+
+def _judges_of(parameters: Mapping[str, object]) -> Iterator[tuple[int, str]]:
+    """Yield the models that parameters name as judges, with their places: the one parameter that several strategies know and that names models."""
+    judges = parameters.get("judges")
+    yield from ((place, judge) for place, judge in enumerate(judges if isinstance(judges, list) else ()) if isinstance(judge, str))

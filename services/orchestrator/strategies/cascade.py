@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from services.chassis.errors import FieldViolation, InvalidInput
+from services.chassis.errors import EnsembleError, FieldViolation, InvalidInput
 from services.models.plan import RunPlan
 from services.models.provenance import Degradation, Method, Provenance, Verdict
 from services.models.refinement import RefineMethod
@@ -62,7 +62,13 @@ class Cascade(Strategy):
         for stage, member in enumerate(run.plan.members, start=1):
             last = stage == len(run.plan.members)
             calls = [call for call in run.calls if call.member_id == member.member_id]
-            survivors = await gather_any(run, calls, 1, run.deadline if last else panel_deadline(run), stage=stage_name(stage))
+            try:
+                survivors = await gather_any(run, calls, 1, run.deadline if last else panel_deadline(run), stage=stage_name(stage))
+            except EnsembleError:
+                if not scored:
+                    raise
+                # What an earlier stage brought is there and paid for.
+                break
             if not survivors:
                 continue
             pick = survivors[most_agreeing([survivor.text for survivor in survivors])]

@@ -2,6 +2,7 @@
 
     asked --good--> the answer
       |-- hedge.delay, or the percentile of the model's recent latency, passes --> the next member is asked too (a hedge) --> ...
+      |             `-- denied its permit --> another hedge, of the one after it; this one is asked again, as itself, when nobody else is left
       `-- failed --> the next member is asked --> ...
 
 Hedging a few slow requests takes most of the tail off the latency for few calls more (Dean and Barroso, "The Tail at Scale", CACM 56(2), 2013).
@@ -9,7 +10,11 @@ Hedging a few slow requests takes most of the tail off the latency for few calls
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from services.chassis.errors import EnsembleError
+from services.chassis.see_out import see_out
 from services.models.answering import Answering
 from services.models.completion import Attempt, PlannedCall
 from services.models.leading_text import LeadingText, both
@@ -38,12 +43,13 @@ class First(Strategy):
     async def answer(self, run: Run) -> Answer:
         """Race. Raises `NoQuorum` where none answers, `DeadlineSpent` where time runs out first."""
         started = run.clock()
+        race = _Race(run)
         try:
-            winner = await _Race(run).run()
+            winner = await race.run()
         finally:
             run.close_stage("panel", started, run.receipts)
         if winner is None:
-            raise too_few(run, run.calls, 1, run.deadline)
+            raise race.error or too_few(run, run.calls, 1, run.deadline)
         return Answer(
             text=winner.text,
             provenance=Provenance(method=Method.FIRST, candidate_ids=(winner.call.candidate_id,), answer_model=winner.call.model),
@@ -51,16 +57,37 @@ class First(Strategy):
         )
 
 
+@dataclass(slots=True, kw_only=True)
+class _Entrant:
+    """A member in the race."""
+
+    position: int
+    call: PlannedCall
+    attempt: Attempt
+    answering: Answering
+
+    @property
+    def denied_hedge(self) -> bool:
+        """Whether it was to join another one and got no permit for that; it has not failed."""
+        return self.attempt.kind is AttemptKind.HEDGE and not self.attempt.started
+
+
 class _Race:
     """The members under way."""
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._hedges = Hedges(run.plan.options.hedge or HedgePolicy(), run.latencies, most=len(run.calls) - 1)
-        self._waiting = deque(enumerate(run.calls))
+        policy = run.plan.options.hedge or HedgePolicy()
+        self._hedges = Hedges(policy, run.latencies, most=len(run.calls) - 1 if policy.most is None else policy.most)
+        self._waiting = deque((position, call, 1) for position, call in enumerate(run.calls))
+        """Position, call, and the number of its next attempt."""
+        self._denied: list[_Entrant] = []
+        """Hedges that got no permit, which may be asked as themselves when nobody else is left."""
         self._text = LeadingText(run.answer_listener())
-        self._running: dict[asyncio.Task[None], tuple[PlannedCall, Answering]] = {}
+        self._running: dict[asyncio.Task[None], _Entrant] = {}
         self._hedge_at: float | None = None
+        self.error: EnsembleError | None = None
+        """Why a member could not even be asked; it matters only where none answers."""
 
     async def run(self) -> Survivor | None:
         """Return the first good answer, None where all failed; leave no call under way."""
@@ -70,27 +97,49 @@ class _Race:
                 done, _ = await asyncio.wait(self._running, timeout=self._patience(), return_when=asyncio.FIRST_COMPLETED)
                 if not done:
                     self._hedge_at = None
-                    if self._hedges.take():
-                        self._ask_next(AttemptKind.HEDGE)
+                    self._hedge()
                     continue
-                ended = [self._running.pop(task)[0] for task in done]
+                ended = sorted((self._running.pop(task) for task in done), key=lambda entrant: entrant.position)
                 for task in done:
-                    task.result()
-                winners = self._run.survivors(ended)
+                    self._note(task.exception())
+                winners = self._run.survivors([entrant.call for entrant in ended])
                 if winners:
                     self._text.win(self._run.calls.index(winners[0].call))
-                    for _, answering in self._running.values():
-                        answering.stop(Outcome.HEDGE_LOST, "hedge_lost")
+                    for entrant in self._running.values():
+                        entrant.answering.stop(Outcome.HEDGE_LOST, "hedge_lost")
                     return winners[0]
-                for _ in ended:
-                    if self._waiting:
-                        self._ask_next(AttemptKind.FIRST)
+                self._replace(ended)
             return None
         finally:
             for task in self._running:
                 task.cancel()
-            if self._running:
-                await asyncio.wait(self._running)
+            try:
+                await see_out(self._running)
+            finally:
+                for entrant in self._denied:
+                    self._run.tell_finished(entrant.call)
+
+    def _note(self, error: BaseException | None) -> None:
+        if isinstance(error, EnsembleError):
+            self.error = self.error or error
+        elif error is not None:
+            raise error
+
+    def _replace(self, ended: Sequence[_Entrant]) -> None:
+        """Ask others in place of those that brought nothing."""
+        for entrant in ended:
+            if entrant.denied_hedge:
+                self._denied.append(entrant)
+                self._hedge()
+            else:
+                self._run.tell_finished(entrant.call)
+                self._ask_next(AttemptKind.FIRST)
+        if not self._running:
+            self._ask_next(AttemptKind.FIRST)
+
+    def _hedge(self) -> None:
+        if self._waiting and self._hedges.take():
+            self._ask_next(AttemptKind.HEDGE)
 
     def _patience(self) -> float | None:
         """Return how long to wait before the next hedge; None where there will be none."""
@@ -99,28 +148,38 @@ class _Race:
         return max(0.0, self._hedge_at - self._run.clock())
 
     def _ask_next(self, kind: AttemptKind) -> None:
-        position, call = self._waiting.popleft()
-        last = not self._waiting
+        if not self._waiting:
+            self._waiting.extend((entrant.position, entrant.call, entrant.attempt.number + 1) for entrant in self._denied)
+            self._denied.clear()
+        if not self._waiting:
+            return
+        position, call, number = self._waiting.popleft()
+        # The next member is the better retry, and better than waiting, as long as there is one.
+        last = kind is AttemptKind.FIRST and not self._waiting and not self._denied
         answering = Answering(
             self._run.guarded,
             call,
             deadline=self._run.deadline,
-            # The next member is the better retry, as long as there is one.
             retry=self._run.plan.options.retry if last else NO_RETRY,
             listener=both(speaking_as(self._text, position), self._run.candidate_listener(call)),
             on_attempt=self._run.on_attempt(),
         )
-        attempt = Attempt(planned=call, kind=kind)
-        task = asyncio.create_task(self._call(position, call, answering, attempt, patient=last), name=f"call {call.candidate_id}")
-        self._running[task] = (call, answering)
+        entrant = _Entrant(position=position, call=call, attempt=Attempt(planned=call, number=number, kind=kind), answering=answering)
+        self._running[asyncio.create_task(self._call(entrant, patient=last), name=f"call {call.candidate_id}")] = entrant
         self._hedge_at = self._run.clock() + self._hedges.after_seconds(call.model)
 
-    async def _call(self, position: int, call: PlannedCall, answering: Answering, attempt: Attempt, *, patient: bool) -> None:
+    async def _call(self, entrant: _Entrant, *, patient: bool) -> None:
         try:
-            self._run.record(call, await answering.answer(attempt, patient=patient))
+            answered = await entrant.answering.answer(entrant.attempt, patient=patient)
         except asyncio.CancelledError:
-            self._run.record(call, answering.answered())
+            self._run.record(entrant.call, entrant.answering.answered())
+            self._run.tell_finished(entrant.call)
             raise
-        if not self._run.completion(call).ok:
-            self._text.fail(position)
-        self._run.tell_finished(call)
+        except EnsembleError:
+            self._run.record(entrant.call, entrant.answering.answered())
+            raise
+        self._run.record(entrant.call, answered)
+        if answered.completion.ok:
+            self._run.tell_finished(entrant.call)
+        else:
+            self._text.fail(entrant.position)

@@ -84,9 +84,9 @@ class Vote(Strategy):
         quorum = quorum_of(run.plan, len(run.calls))
         if asked.universal:
             return await self._most_consistent(run, quorum, asked.passes)
-        ballots = _Ballots(asked.extractor())
+        ballots = _Ballots(asked.extractor(), run.plan.options.early_stop_agreement)
         survivors = await gather(run, run.calls, quorum, panel_deadline(run), decided=ballots.decided)
-        if len(survivors) == 1:
+        if len(survivors) == 1 and not ballots.settled:
             return sole_survivor(run, survivors[0])
         cast = await ballots.of(survivors)
         votes = count(cast)
@@ -118,17 +118,24 @@ class Vote(Strategy):
 class _Ballots:
     """The votes so far; each text is looked at once."""
 
-    def __init__(self, extractor: Extractor) -> None:
+    def __init__(self, extractor: Extractor, enough: float | None) -> None:
+        """Take how votes are found, and the agreement at which no more are needed."""
         self._extractor = extractor
+        self._enough = enough
         self._values: dict[str, str | None] = {}
+        self.settled = False
+        """Whether the vote ended before all had voted."""
 
     async def of(self, survivors: Sequence[Survivor]) -> list[Ballot]:
         """Return one ballot for each good answer."""
         return [Ballot(candidate_id=one.call.candidate_id, value=await self._value(one), weight=one.call.weight) for one in survivors]
 
     async def decided(self, survivors: Sequence[Survivor], outstanding: Sequence[PlannedCall]) -> bool:
-        """Whether the calls under way can no longer change the winner."""
-        return decided(await self.of(survivors), [call.weight for call in outstanding])
+        """Whether the calls under way can no longer change the winner, or enough agree."""
+        cast = await self.of(survivors)
+        agreed = agreement(cast)
+        self.settled = decided(cast, [call.weight for call in outstanding]) or (self._enough is not None and agreed is not None and agreed >= self._enough)
+        return self.settled
 
     async def _value(self, survivor: Survivor) -> str | None:
         candidate_id = survivor.call.candidate_id

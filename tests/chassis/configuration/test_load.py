@@ -108,6 +108,25 @@ def test_the_error_s_text_has_a_line_for_each_problem(load: Load) -> None:
     assert len(str(caught.value).splitlines()) == 3
 
 
+def test_judges_are_models_that_exist(load: Load, refused: Refused) -> None:
+    """A judge that no model has the name of is refused at its place, with the nearest one; one that exists keeps its provider needed."""
+    text = "profiles: {p: {strategy: rank, members: [{model: smollm2}], parameters: {judges: [smollm2, smollm]}}}"
+    (problem,) = refused(text)
+    assert (problem.path, problem.message) == ("profiles.p.parameters.judges[1]", 'names no model; did you mean "smollm2"?')
+    text = """
+      providers: {mine: {kind: openai, base_url: "http://x", api_key: {env: NOT_SET}}}
+      models: {m: {provider: mine, name: x}}
+      profiles: {p: {strategy: rank, members: [{model: smollm2}], parameters: {judges: [m]}}}
+    """
+    assert [problem.path for problem in refused(text)] == ["providers.mine.api_key"]
+
+
+def test_self_moa_counts_its_calls_itself(load: Load) -> None:
+    """Its quorum may be larger than what its member's samples say."""
+    text = "profiles: {p: {strategy: self_moa, members: [{model: smollm2}], refiner: {model: smollm2}, quorum: 4, parameters: {samples: 5}}}"
+    assert load(text).profiles["p"].quorum == 4
+
+
 def test_strategies_are_only_checked_where_they_are_given(load: Load, refused: Refused) -> None:
     """Whoever knows the strategies has their names checked, with the nearest one named."""
     text = "profiles: {default: {strategy: fussion}}"
@@ -125,18 +144,18 @@ def test_parameters_are_held_against_the_strategy_they_are_for(refused: Refused,
     """Each that it does not take is told at its own path and place, other mistakes beside it; without strategies any will do."""
 
     def check(parameters: Mapping[str, object]) -> list[tuple[str, str]]:
-        assert parameters == {"layers": "two", "judges": ["a", {"b": 1}], "odd name": None}
+        assert parameters == {"layers": "two", "voices": ["a", {"b": 1}], "odd name": None}
         return [
             ("layers", "should be a number"),
-            ("judges[1].b", "is unknown"),
-            ("judges[1].b", "is bad"),
+            ("voices[1].b", "is unknown"),
+            ("voices[1].b", "is bad"),
             ("odd name", "is unknown"),
             ("passes", "is required"),
         ]
 
     text = (
         "profiles:\n  p:\n    strategy: moa\n    refiner: {model: smollm2}\n    members: [{model: smollm2, weight: 0}]\n"
-        "    parameters:\n      layers: two\n      judges: [a, {b: 1}]\n      odd name: null\n"
+        "    parameters:\n      layers: two\n      voices: [a, {b: 1}]\n      odd name: null\n"
         "  q: {strategy: single, members: [{model: smollm2}], parameters: {x: 1}}"
     )
     problems = refused(text, strategies={"moa": check, "single": _takes_anything, "fusion": _takes_anything})
@@ -144,7 +163,7 @@ def test_parameters_are_held_against_the_strategy_they_are_for(refused: Refused,
     assert [(each.path, each.message, each.source) for each in problems] == [
         ("profiles.p.members[0].weight", "must be above 0", f"{file}, line 5, column 32"),
         ("profiles.p.parameters.layers", "should be a number", f"{file}, line 7, column 7"),
-        ("profiles.p.parameters.judges[1].b", "is unknown; is bad", f"{file}, line 8, column 20"),
+        ("profiles.p.parameters.voices[1].b", "is unknown; is bad", f"{file}, line 8, column 20"),
         ('profiles.p.parameters["odd name"]', "is unknown", f"{file}, line 9, column 7"),
         ("profiles.p.parameters.passes", "is required", f"{file}, line 6, column 5"),
     ]

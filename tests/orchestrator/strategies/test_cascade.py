@@ -4,11 +4,13 @@ import pytest
 
 from services.chassis.errors import DeadlineSpent, DependencyUnavailable, InvalidInput, NoQuorum
 from services.models.outcomes import Outcome
+from services.models.permits import Denial, PermitSpec
 from services.models.plan import Member, StrategyOptions
 from services.models.provenance import Degradation, Method, Verdict
 from services.models.refinement import RefineMethod
 from services.orchestrator.events import AnswerDelta
 from tests.support.ensembles import Bench, JoiningRefiner, options, plan
+from tests.support.recording_permits import RecordingPermits
 from tests.support.scripted_chat import FAILED, Reply, ScriptedChat
 from tests.support.virtual_time import run_virtual
 
@@ -128,3 +130,26 @@ def test_bad_options_are_named(members: tuple[str, ...], given: StrategyOptions,
     with pytest.raises(InvalidInput) as caught:
         run_virtual(Bench().run(plan(*members, strategy="cascade", options=given)))
     assert [violation.field for violation in caught.value.violations] == fields
+
+
+def test_a_limiter_that_goes_away_leaves_what_is_there() -> None:
+    """The first stage scored too low, and for the second the limiter is away: the first answer is taken, and the run says so; alone, the error stands."""
+    bench = _bench(0.2)
+
+    def judge(spec: PermitSpec) -> Denial | None:
+        if spec.model == "b":
+            raise DependencyUnavailable("limiter")
+        return None
+
+    bench.permits = RecordingPermits(judge=judge)
+    result = run_virtual(bench.run(plan("a", "b", "c", strategy="cascade", options=options())))
+    assert (result.answer.text, result.answer.degradations) == ("A", (Degradation.BELOW_THRESHOLD,))
+    with pytest.raises(DependencyUnavailable):
+        run_virtual(Bench(permits=RecordingPermits(down=True)).run(plan("a", "b", strategy="cascade")))
+
+
+def test_how_the_judges_permit_was_decided_is_said() -> None:
+    """A score that came under a local share of the limits leaves its mark on the run."""
+    bench = _bench(0.9)
+    bench.refiner.degradations = (Degradation.LIMITER_DOWN,)
+    assert run_virtual(bench.run(plan("a", "b", strategy="cascade"))).answer.degradations == (Degradation.LIMITER_DOWN,)

@@ -12,7 +12,7 @@ from services.models.provenance import Degradation, Method
 from services.models.receipt import CallReceipt
 from services.models.retry_policy import RetryPolicy
 from services.orchestrator.ensemble import RunResult
-from services.orchestrator.events import AnswerDelta
+from services.orchestrator.events import AnswerDelta, CandidateFinished
 from services.orchestrator.recent_latencies import LEAST
 from tests.support.ensembles import Bench, options, plan
 from tests.support.recording_permits import RecordingPermits
@@ -165,3 +165,61 @@ def test_a_quorum_makes_no_sense() -> None:
     with pytest.raises(InvalidInput) as caught:
         _run(_bench(), given=StrategyOptions(quorum=2))
     assert [violation.field for violation in caught.value.violations] == ["options.quorum"]
+
+
+def _denying_hedges(*models: str) -> RecordingPermits:
+    def judge(spec: PermitSpec) -> Denial | None:
+        denied = spec.attempt_kind is AttemptKind.HEDGE and spec.model in models
+        return Denial(model=spec.model, reason=DenialReason.RETRY_BUDGET, retry_after_seconds=9.0) if denied else None
+
+    return RecordingPermits(judge=judge)
+
+
+def test_a_member_whose_hedge_was_denied_is_still_there() -> None:
+    """B may not join as a hedge; when a then fails b is asked as itself, and its place on the receipt has both."""
+    failing = Reply(text="", after_seconds=3, outcome=Outcome.PROVIDER_FAILED, reason="http_503", retryable=True)
+    bench = _bench(_denying_hedges("b"), a=failing, b=Reply(text="B"))
+    result = _run(bench, "a", "b", given=options(), listen=True)
+    assert result.answer.text == "B"
+    attempts = [(call.attempt, call.attempt_kind, call.reason) for call in result.receipt.calls if call.candidate_id == "b"]
+    assert sorted(attempts) == [(1, AttemptKind.HEDGE, "denied_retry_budget"), (2, AttemptKind.FIRST, "")]
+    assert [event.candidate.candidate_id for event in bench.events if isinstance(event, CandidateFinished)] == ["a", "b"]
+
+
+def test_a_denied_hedge_brings_no_ordinary_call() -> None:
+    """With the run's one hedge denied, the slow member is waited for alone: nobody else is asked beside it outside the retry budget."""
+    bench = _bench(_denying_hedges("b", "c"), a=Reply(text="A", after_seconds=20))
+    result = _run(bench, given=options(hedge=HedgePolicy(delay_seconds=2.0, most=1)), listen=True)
+    assert result.answer.text == "A"
+    assert [spec.model for request in bench.permits.requests for spec in request.specs] == ["a", "b"]
+    assert [event.candidate.candidate_id for event in bench.events if isinstance(event, CandidateFinished)] == ["a", "b"]
+
+
+def test_a_limiter_that_goes_away_costs_only_who_needs_it() -> None:
+    """A is under way, b fails, and for c the limiter is away; a still answers."""
+
+    def judge(spec: PermitSpec) -> Denial | None:
+        if spec.model == "c":
+            raise DependencyUnavailable("limiter")
+        return None
+
+    failing = Reply(text="", after_seconds=1, outcome=Outcome.PROVIDER_FAILED, reason="http_503", retryable=True)
+    bench = _bench(RecordingPermits(judge=judge), a=Reply(text="A", after_seconds=5), b=failing)
+    result = _run(bench, given=options())
+    assert result.answer.text == "A"
+    assert result.candidates[2].call.outcome is Outcome.LIMITER_UNAVAILABLE
+
+
+def test_of_two_at_once_the_first_of_the_panel_wins() -> None:
+    """Two good answers in one turn have one winner, each time."""
+    for _ in range(20):
+        bench = _bench(a=Reply(text="A", after_seconds=4), b=Reply(text="B", after_seconds=2))
+        assert _run(bench, "a", "b").answer.text == "A"
+
+
+def test_every_member_that_was_asked_ends() -> None:
+    """The losers' ends are told too."""
+    bench = _bench(a=SLOW, b=Reply(text="B", after_seconds=1))
+    _run(bench, listen=True)
+    told = {event.candidate.candidate_id: event.candidate.call.outcome for event in bench.events if isinstance(event, CandidateFinished)}
+    assert told == {"a": Outcome.HEDGE_LOST, "b": Outcome.OK}

@@ -142,3 +142,9 @@ def test_bad_options_are_named(given: StrategyOptions, field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         run_virtual(Bench().run(plan("a", "b", strategy="moa", options=given)))
     assert [violation.field for violation in caught.value.violations] == [field]
+
+
+def test_one_proposer_alone_is_not_too_few() -> None:
+    """A panel of one that answers in each layer has nothing missing."""
+    result = run_virtual(_bench().run(plan("a", strategy="moa")))
+    assert (result.answer.text, result.answer.degradations) == ("A2", ())

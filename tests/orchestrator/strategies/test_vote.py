@@ -85,6 +85,24 @@ def test_stopping_early_never_changes_the_winner() -> None:
             assert result.answer.text == next(value for value in values if values.count(value) == most)
 
 
+def test_a_vote_that_one_decides_is_a_vote() -> None:
+    """With a quorum of one a member heavier than the rest together decides alone; that is no sole survivor."""
+    members = [Member(member_id="a", model="a", weight=5.0), Member(member_id="b", model="b"), Member(member_id="c", model="c")]
+    slow = Reply(text="7", after_seconds=9)
+    bench = Bench(chat=ScriptedChat(replies={"a": Reply(text="42"), "b": slow, "c": slow}))
+    result = _vote(bench, members=members, quorum=1)
+    assert (result.answer.text, result.answer.provenance.method, result.answer.degradations) == ("42", Method.VOTED, ())
+
+
+def test_enough_agreement_ends_a_vote_early() -> None:
+    """Two of five agree wholly: with a bound on the agreement that is enough, without one the others could still outvote them."""
+    replies = {"a": Reply(text="12"), "b": Reply(text="12"), "c": Reply(text="7", after_seconds=5), "d": Reply(text="7", after_seconds=5)}
+    replies["e"] = Reply(text="7", after_seconds=5)
+    for bound, answer in ((0.9, "12"), (None, "7")):
+        bench = Bench(models="abcdew", chat=ScriptedChat(replies=replies))
+        assert _vote(bench, *"abcde", quorum=2, early_stop_agreement=bound).answer.text == answer
+
+
 def test_nothing_extracted_falls_back() -> None:
     """Where no text holds a number the best candidate by weight and order is the answer, degraded; one that abstains does not count."""
     result = _vote(_bench(a="many", b="a few"), "a", "b")
