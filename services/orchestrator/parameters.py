@@ -20,6 +20,10 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
+    def flaws(self) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with options that are each right by themselves: the path, and words that do not repeat the value."""
+        yield from ()
+
 
 class NoParameters(Parameters):
     """No options."""
@@ -39,7 +43,7 @@ def parameters_of(kind: type[Kind], plan: RunPlan) -> Kind:
 def problems_with(kind: type[Parameters], parameters: Mapping[str, object]) -> Iterator[tuple[str, str]]:
     """Yield what is wrong: the path below the parameters, and words that do not repeat the value."""
     try:
-        kind.model_validate(dict(parameters))
+        yield from kind.model_validate(dict(parameters)).flaws()
     except ValidationError as refusal:
         known = ", ".join(sorted(kind.model_fields)) or "none"
         for error in refusal.errors(include_url=False, include_input=False, include_context=False):

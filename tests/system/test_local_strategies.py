@@ -28,14 +28,19 @@ METHODS = {
 
 async def test_the_local_model_runs_the_strategies(tmp_path: Path) -> None:
     """fusion, vote, best_of_n and rank each ask three members of the real model, and each brings an answer with a receipt of real tokens."""
-    configuration = await asyncio.to_thread(load_configuration, environ={}, folder=tmp_path)
+    # A judge is not shown what its own model wrote, so it judges under another name.
+    judge = {"provider": "local", "name": "smollm2-135m-instruct", "timeout": "120s", "limits": {"concurrency": 3}, "context_tokens": 2048}
+    configuration = await asyncio.to_thread(load_configuration, environ={}, folder=tmp_path, overrides={"models": {"judge": judge}})
     async with running(configuration, port_base=0) as services, grpc.aio.insecure_channel(services.gateway.address) as channel:
         stub: gateway_service_pb2_grpc.GatewayServiceAsyncStub = gateway_service_pb2_grpc.GatewayServiceStub(channel)
         for strategy, methods in METHODS.items():
             members = [member_pb2.Member(model="smollm2", id=f"m{seat}", temperature=0.5, max_output_tokens=24) for seat in range(3)]
             request = gateway_service_pb2.GenerateRequest(profile=PROFILE, prompt=QUESTION, strategy=strategy, members=members)
+            request.options.refiner.model = "judge"
             response = await stub.Generate(request, timeout=TIMEOUT_SECONDS)
             assert response.answer, strategy
             assert response.provenance.method in methods, strategy
             assert [candidate.outcome for candidate in response.candidates].count(outcome_pb2.OUTCOME_OK) >= 2, strategy
             assert response.receipt.usage.output_tokens > 0, strategy
+            asked = {call.member_id for call in response.receipt.calls if call.HasField("started_after")}
+            assert (asked - {member.id for member in members} != set()) == (strategy != "vote"), strategy

@@ -4,17 +4,22 @@ Several small judges of different families agree better with people than one lar
 Juries", arXiv:2404.18796). Each judge counts by a normalised Borda count, and none ranks what its own model wrote.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar
 
+from services.chassis.errors import FieldViolation, InvalidInput
 from services.models.plan import RunPlan
 from services.models.refinement import Refinement, RefineMethod, Writer
 from services.orchestrator.options import panel_deadline, quorum_of, with_refiner
 from services.orchestrator.panel import gather
-from services.orchestrator.parameters import Judges, Parameters, parameters_of
+from services.orchestrator.parameters import FIELD, Judges, Parameters, parameters_of
 from services.orchestrator.refining import chosen, refinement_of, sole_survivor
 from services.orchestrator.run import Run, Survivor
 from services.orchestrator.strategy import Answer, Strategy
+
+LEAST_RANKED = 2
+"""With fewer answers before it a judge has nothing to say."""
 
 
 class RankParameters(Parameters):
@@ -30,8 +35,9 @@ class Rank(Strategy):
     parameters: ClassVar[type[Parameters]] = RankParameters
 
     def prepared(self, plan: RunPlan) -> RunPlan:
-        """Refuse a run without judges."""
-        return plan if parameters_of(RankParameters, plan).judges else with_refiner(plan)
+        """Refuse a run without judges, or whose judges could not rank anything."""
+        judges = parameters_of(RankParameters, plan).judges
+        return with_a_judge(plan if judges else with_refiner(plan), judges or ())
 
     def judges(self, plan: RunPlan) -> tuple[str, ...]:
         """Return the models that rank."""
@@ -43,6 +49,17 @@ class Rank(Strategy):
         if len(survivors) == 1:
             return sole_survivor(run, survivors[0])
         return await chosen(run, ranking_of(run, survivors, self.judges(run.plan)))
+
+
+def with_a_judge(plan: RunPlan, judges: Sequence[str]) -> RunPlan:
+    """Return the plan. Raises `InvalidInput` where each judge's own model writes so many of the answers that it would have nothing to compare."""
+    written = [member.model for member in plan.members for _ in range(member.samples)]
+    refiner = plan.options.refiner
+    asked = judges or ([refiner.model] if refiner is not None else [])
+    if len(written) > 1 and all(sum(model != judge for model in written) < LEAST_RANKED for judge in asked):
+        words = "none of the judges could rank: a judge is not shown what its own model wrote, and each would be shown fewer than two answers"
+        raise InvalidInput([FieldViolation(field=f"{FIELD}.judges" if judges else "options.refiner", description=words)])
+    return plan
 
 
 def ranking_of(run: Run, survivors: list[Survivor], judges: tuple[str, ...]) -> Refinement:

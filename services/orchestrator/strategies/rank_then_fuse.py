@@ -17,7 +17,7 @@ from services.orchestrator.panel import gather
 from services.orchestrator.parameters import Judges, Parameters, parameters_of
 from services.orchestrator.refining import PREPARING_SHARE, analysed, chosen, refine, refinement_of, sole_survivor
 from services.orchestrator.run import Run, Survivor
-from services.orchestrator.strategies.rank import ranking_of
+from services.orchestrator.strategies.rank import ranking_of, with_a_judge
 from services.orchestrator.strategy import Answer, Strategy
 
 
@@ -38,9 +38,8 @@ class RankThenFuse(Strategy):
     parameters: ClassVar[type[Parameters]] = RankThenFuseParameters
 
     def prepared(self, plan: RunPlan) -> RunPlan:
-        """Refuse a run without a writer."""
-        parameters_of(RankThenFuseParameters, plan)
-        return with_refiner(plan)
+        """Refuse a run without a writer, or whose judges could not rank anything."""
+        return with_a_judge(with_refiner(plan), parameters_of(RankThenFuseParameters, plan).judges or ())
 
     def judges(self, plan: RunPlan) -> tuple[str, ...]:
         """Return the models that rank."""

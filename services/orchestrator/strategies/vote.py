@@ -7,12 +7,11 @@ the winner. With `universal` nothing is extracted: a judge picks the answer that
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from services.chassis.errors import FieldViolation, InvalidInput
 from services.models.completion import PlannedCall
 from services.models.plan import RunPlan
 from services.models.provenance import Degradation, Method, Provenance, Verdict
@@ -20,12 +19,13 @@ from services.models.refinement import RefineMethod
 from services.orchestrator.extraction import Extract, Extractor, Normaliser
 from services.orchestrator.options import panel_deadline, quorum_of, with_refiner
 from services.orchestrator.panel import gather
-from services.orchestrator.parameters import FIELD, Parameters, parameters_of
+from services.orchestrator.parameters import Parameters, parameters_of
 from services.orchestrator.refining import chosen, fallback, refinement_of, sole_survivor, truncation
 from services.orchestrator.run import Run, Survivor
 from services.orchestrator.strategy import Answer, Strategy
 from services.orchestrator.voting import Ballot, agreement, count, decided
 
+_EXTRACTING = frozenset({"extract", "pattern", "pointer", "normalise"})
 THREADED_CHARACTERS = 2048
 """From which length on a text is searched in a thread of its own."""
 _SUITABLE = {
@@ -53,6 +53,13 @@ class VoteParameters(Parameters):
     passes: Annotated[int, Field(ge=1, le=2)] = 1
     """With universal: 2 lets the judge look a second time, with the order reversed."""
 
+    def flaws(self) -> Iterator[tuple[str, str]]:
+        """Find an extractor that can extract nothing, and one that is not used."""
+        if self.universal:
+            yield from ((name, "makes no sense together with universal") for name in sorted(self.model_fields_set & _EXTRACTING))
+        elif flaw := self.extractor().check():
+            yield flaw.field, flaw.problem
+
     def extractor(self) -> Extractor:
         """Return how answers are taken out."""
         kind = Extract(self.extract)
@@ -66,17 +73,9 @@ class Vote(Strategy):
     parameters: ClassVar[type[Parameters]] = VoteParameters
 
     def prepared(self, plan: RunPlan) -> RunPlan:
-        """Refuse an extractor that can extract nothing."""
+        """Refuse an extractor that can extract nothing, and universal without a judge."""
         asked = parameters_of(VoteParameters, plan)
-        if asked.universal:
-            extra = sorted(asked.model_fields_set & {"extract", "pattern", "pointer", "normalise"})
-            if extra:
-                raise InvalidInput([FieldViolation(field=f"{FIELD}.{name}", description="makes no sense together with universal") for name in extra])
-            return with_refiner(plan)
-        flaw = asked.extractor().check()
-        if flaw is not None:
-            raise InvalidInput([FieldViolation(field=f"{FIELD}.{flaw.field}", description=flaw.problem)])
-        return plan
+        return with_refiner(plan) if asked.universal else plan
 
     async def answer(self, run: Run) -> Answer:
         """Gather and count."""

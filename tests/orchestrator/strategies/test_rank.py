@@ -144,3 +144,19 @@ def test_the_best_can_be_analysed() -> None:
     assert bench.refiner.methods == [RefineMethod.RANK, RefineMethod.ANALYSE, RefineMethod.FUSE]
     assert bench.refiner.asked[2][0].analysis == analysis
     assert result.answer.analysis == analysis
+
+
+@pytest.mark.parametrize("strategy", ["rank", "rank_then_fuse"])
+def test_judges_that_wrote_everything_are_refused(strategy: str) -> None:
+    """Where no judge would be shown two answers of others, nothing is asked; one judge that would is enough."""
+    alone = StrategyOptions(refiner=Writer(model="a"))
+    named = StrategyOptions(refiner=Writer(model="w"), parameters={"judges": ["a", "b"]})
+    for models, given, field in ((("a", "a", "b"), alone, "options.refiner"), (("a", "b"), named, "options.parameters.judges")):
+        bench = _bench()
+        members = [Member(member_id=f"m{place}", model=model) for place, model in enumerate(models)]
+        with pytest.raises(InvalidInput) as caught:
+            run_virtual(bench.run(plan(members=members, strategy=strategy, options=given)))
+        assert [violation.field for violation in caught.value.violations] == [field]
+        assert bench.permits.requests == []
+    members = [Member(member_id=f"m{place}", model=model) for place, model in enumerate(("a", "b", "b"))]
+    assert run_virtual(_bench().run(plan(members=members, strategy=strategy, options=named))).answer.degradations == ()
