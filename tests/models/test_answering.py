@@ -114,7 +114,7 @@ def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     """Where the provider wants more time than there is, the failure stands at once."""
     bench = _bench(THROTTLED, Reply(text="B"))
     answered = _answer(bench, retry=RetryPolicy(), seconds=4.0)
-    assert answered.completion.receipt.outcome is Outcome.RATE_LIMITED
+    assert [receipt.outcome for receipt in answered.receipts] == [Outcome.RATE_LIMITED]
     assert len(bench.chat.requests) == 1
 
 

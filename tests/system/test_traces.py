@@ -5,8 +5,9 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 
-from ensemble.v1 import gateway_service_pb2
+from ensemble.v1 import gateway_service_pb2, strategy_options_pb2
 from tests.support.fake_provider import Answer, FakeProvider, Hang, Status
 from tests.support.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
 from tests.support.stack import MEMBERS, Stack, stack
@@ -148,3 +149,48 @@ async def test_a_missing_quorum_is_traced_with_every_attempt(traced: Stack, rece
     assert chats["alpha"] == chats["beta"] == "http_500"
     assert _one(spans, "ensemble.panel", "INTERNAL").attributes["ensemble.outcome"] == "no_quorum"
     assert _one(spans, WORKFLOW, "INTERNAL").error
+
+
+async def test_hedges_and_retries_are_spans_of_their_own(traced: Stack, receiver: OtlpReceiver, provider: FakeProvider) -> None:
+    """Each attempt at a member has its span under the panel: its number, whether it was a hedge, and how it ended; the loser and the failure too."""
+    provider.script("alpha", Hang(), Answer(text="hedged"))
+    provider.script("beta", Status(503), Answer(text="again"))
+    options = strategy_options_pb2.StrategyOptions(
+        quorum=3, hedge=strategy_options_pb2.HedgePolicy(delay=Duration(nanos=50_000_000)), retry=strategy_options_pb2.RetryPolicy(max_attempts=2)
+    )
+    request = gateway_service_pb2.GenerateRequest(prompt=SECRET, options=options)
+    await traced.gateway.Generate(request, timeout=10, metadata=_metadata())
+    spans = await receiver.wait_for(lambda got: any(span.name == GENERATE for span in got) and sum(span.name.startswith("chat ") for span in got) == 6)
+    panel = _one(spans, "ensemble.panel", "INTERNAL")
+    attempts = {
+        (span.attributes["ensemble.member"], span.attributes["ensemble.attempt"]): (span.attributes["ensemble.hedge"], span.attributes["ensemble.outcome"])
+        for span in spans
+        if span.name.startswith("chat ") and span.parent_id == panel.span_id
+    }
+    assert attempts == {
+        ("alpha", 1): (False, "HEDGE_LOST"),
+        ("alpha", 2): (True, "OK"),
+        ("beta", 1): (False, "PROVIDER_FAILED"),
+        ("beta", 2): (False, "OK"),
+        ("gamma", 1): (False, "OK"),
+    }
+
+
+async def test_a_judgement_is_told_without_a_word_of_it(traced: Stack, receiver: OtlpReceiver, provider: FakeProvider) -> None:
+    """The refinement's span has an event for each judged candidate, with its place, score and length, and nothing of its text."""
+    for name in MEMBERS:
+        provider.script(name, Answer(text=f"{SECRET} {name}"))
+    provider.script("writer", Answer(text='{"best": 2}'))
+    request = gateway_service_pb2.GenerateRequest(prompt=SECRET, strategy="best_of_n")
+    await traced.gateway.Generate(request, timeout=10, metadata=_metadata())
+    spans = await receiver.wait_for(
+        lambda got: any(span.name == GENERATE for span in got) and any(span.name == REFINE and span.kind == "SERVER" for span in got)
+    )
+    events = [event for event in _one(spans, REFINE, "SERVER").events if event.name == "gen_ai.evaluation.result"]
+    assert len(events) == 3
+    assert sorted((event.attributes["ensemble.candidate.display_index"], event.attributes["gen_ai.evaluation.score.value"]) for event in events) == [
+        (1, 0.0),
+        (2, 1.0),
+        (3, 0.0),
+    ]
+    assert SECRET not in repr(spans)
