@@ -44,6 +44,8 @@ PATTERN_WEIGHT = 1024
 """What a pattern counts for besides: one with many states takes a byte of text through all of them."""
 GREATEST_REACH = 2**20
 """At one place without anything below; text of 64 KiB in which nothing is referred to twice stays below."""
+MOST_SCHEMAS = 2048
+"""In one, inner ones counted; the reach is reckoned for each of them at each depth."""
 MOST_WORK = 2**32
 """Most bytes of an answer times reach; about a second at worst, several for patterns made to be slow."""
 MOST_WORK_FOR_REASONS = 2**24
@@ -91,7 +93,7 @@ class AnswerSchema:
     _reach: tuple[int, ...] = field(repr=False)
     """By how deep an answer nests; the last one holds for all that nest deeper."""
     _names: frozenset[str] = field(repr=False)
-    """Strings of the schema, which may stand in a problem."""
+    """Names of the schema's properties, which may stand in a problem."""
 
     @staticmethod
     def parse(text: str) -> "AnswerSchema":
@@ -157,21 +159,23 @@ def _parsed(text: str) -> AnswerSchema:
             raise BadSchema("has a pattern that is no regular expression, needs backtracking or is too large") from None
         raise BadSchema("is not a valid JSON Schema of draft 2020-12") from None
     compact = json.dumps(schema, ensure_ascii=False, separators=(",", ":"))
-    return AnswerSchema(text=compact, _validator=validator, _reach=reaches, _names=frozenset(_strings(schema)))
+    return AnswerSchema(text=compact, _validator=validator, _reach=reaches, _names=frozenset(_property_names(schema)))
 
 
 def _refuse(_: str) -> Any:
     raise ValueError("nothing is fetched")
 
 
-def _strings(value: object) -> Iterable[str]:
+def _property_names(value: object) -> Iterable[str]:
+    """Yield what a schema calls its properties, as far as it can be shown to anybody."""
     left = [value]
     while left:
         match left.pop():
-            case str() as text:
-                yield text
             case dict() as members:
-                left += [*members, *members.values()]
+                for named in (members.get("properties"), members.get("required")):
+                    if isinstance(named, dict | list):
+                        yield from (name for name in named if isinstance(name, str) and name.isprintable())
+                left += members.values()
             case list() as items:
                 left += items
 
@@ -238,6 +242,8 @@ class _Reach:
         key = (id(schema), marked)
         if key in self._applied:
             return []
+        if len(self._applied) >= MOST_SCHEMAS:
+            raise BadSchema(f"holds more than {MOST_SCHEMAS} schemas")
         members: Mapping[str, Any] = schema if isinstance(schema, dict) else {"": schema}
         if isinstance(schema, dict):
             self._check_identity(schema)

@@ -32,8 +32,8 @@ class Member:
     """Instructions put before the conversation for this seat alone."""
 
     def candidate_ids(self) -> tuple[str, ...]:
-        """Return the names of the seat's calls: the member's id, with "/2", "/3", … for further samples."""
-        return (self.member_id, *(f"{self.member_id}/{sample}" for sample in range(2, self.samples + 1)))
+        """Return the names of the seat's calls: the member's id, with "/2", "/3", … for further samples, of which no more are named than show too many."""
+        return (self.member_id, *(f"{self.member_id}/{sample}" for sample in range(2, min(self.samples, MOST_CALLS + 1) + 1)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,9 @@ class Ensemble:
         if strategy is None:
             raise NotFound("strategy", plan.strategy, tuple(self.strategies))
         plan = strategy.prepared(plan)
+        wrong = [f"members[{place}].samples" for place, member in enumerate(plan.members) if not 1 <= member.samples <= MOST_CALLS]
+        if wrong:
+            raise InvalidInput([FieldViolation(field=field, description=f"must lie between 1 and {MOST_CALLS}") for field in wrong])
         calls = planned_calls(plan)
         self._check(plan, calls, strategy)
         with workflow_span(self.telemetry, plan.strategy):

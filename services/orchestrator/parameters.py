@@ -1,5 +1,6 @@
 """Options that one strategy alone understands: what `options.parameters` may hold, said by each strategy as a pydantic model."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, TypeVar
 
@@ -10,6 +11,7 @@ from services.models.plan import RunPlan
 
 FIELD = "options.parameters"
 _UNKNOWN = "extra_forbidden"
+_NAME = re.compile(r"[a-zA-Z0-9_]{1,64}")
 
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
 Judges = Annotated[list[ModelName], Field(min_length=1, max_length=8)]
@@ -47,6 +49,8 @@ def problems_with(kind: type[Parameters], parameters: Mapping[str, object]) -> I
     except ValidationError as refusal:
         known = ", ".join(sorted(kind.model_fields)) or "none"
         for error in refusal.errors(include_url=False, include_input=False, include_context=False):
-            path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in error["loc"]).removeprefix(".")
+            # An unknown name is the caller's own text, so only one that looks like a name is repeated.
+            steps = [step if isinstance(step, int) or _NAME.fullmatch(step) else "?" for step in error["loc"]]
+            path = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps).removeprefix(".")
             words = f"is no option of this strategy; known are: {known}" if error["type"] == _UNKNOWN else error["msg"].removeprefix("Input ")
             yield path, words.removeprefix("Value error, ")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from services.chassis.deadline import Deadline
 from services.chassis.errors import DeadlineSpent, DependencyUnavailable, EnsembleError
+from services.models.prompting.fitting import fair_shares
 from services.models.provenance import Degradation, Method, Provenance
 from services.models.receipt import CallReceipt
 from services.models.refinement import Analysis, Refined, Refinement, RefinementCandidate, RefineMethod, Writer, best_candidate
@@ -14,6 +15,8 @@ from services.orchestrator.strategy import Answer
 
 RETURN_MARGIN_SECONDS = 0.1
 """Kept back from the refiner, so that a fallback still reaches the caller in time."""
+REFINED_BYTES = 5 << 20
+"""What the refiner is sent of all candidates together, so that it fits into a message beside the conversation; it shows a model less than that anyway."""
 PREPARING_SHARE = 0.4
 """Share of the time left that a ranking or an analysis may spend; the rest is the writer's."""
 LEAST_REFINEMENT_SECONDS = 0.05
@@ -34,6 +37,13 @@ _SPOKEN = frozenset({RefineMethod.FUSE, RefineMethod.REPAIR})
 def refinement_of(run: Run, candidates: Sequence[RefinementCandidate], method: RefineMethod, *, passes: int = 1) -> Refinement:
     """Return what the refiner is asked to make of the candidates, by the run's options."""
     options = run.plan.options
+    texts = [candidate.text for candidate in candidates]
+    if sum(map(len, texts)) * 3 > REFINED_BYTES:
+        sizes = [len(text.encode()) for text in texts]
+        shares = fair_shares(sizes, REFINED_BYTES)
+        candidates = [
+            replace(candidate, text=candidate.text.encode()[:share].decode(errors="ignore")) for candidate, share in zip(candidates, shares, strict=True)
+        ]
     return Refinement(
         run_id=run.plan.run_id,
         tenant=run.plan.tenant,
@@ -98,9 +108,13 @@ async def chosen(run: Run, refinement: Refinement) -> Answer:
     refined = await refine(run, refinement)
     if isinstance(refined, Degradation):
         return fallback(run, refinement.candidates, refined)
-    if refinement.method not in _SPOKEN:
-        run.say_whole(refined.answer)
-    return Answer(text=refined.answer, provenance=refined.provenance, degradations=(*refined.degradations, *_cut_short(run, refined.provenance)))
+    text = refined.answer
+    if refined.provenance.method is not Method.FUSED and (picked := run.completions.get(refined.provenance.candidate_ids[0])) is not None:
+        # Word for word, also where the refiner was sent only the beginning.
+        text = picked.text
+    if refinement.method not in _SPOKEN or text != refined.answer:
+        run.say_whole(text)
+    return Answer(text=text, provenance=refined.provenance, degradations=(*refined.degradations, *_cut_short(run, refined.provenance)))
 
 
 def _cut_short(run: Run, provenance: Provenance) -> tuple[Degradation, ...]:

@@ -1,7 +1,8 @@
 """OrchestratorService on the wire."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -10,6 +11,7 @@ from ensemble.v1 import candidate_pb2, orchestrator_service_pb2, orchestrator_se
 from services.chassis.event_stream import Put, stream_events
 from services.chassis.server_deadline import deadline_of
 from services.chassis.trace_context import current_trace_id
+from services.models.prompting.fitting import fair_shares
 from services.models.wire.permits import ATTEMPT_KINDS
 from services.models.wire.plans import plan_from_proto
 from services.models.wire.receipts import OUTCOMES, call_to_proto, degradations_to_proto, provenance_to_proto, receipt_to_proto, stage_to_proto
@@ -27,6 +29,10 @@ from services.orchestrator.events import (
     StageFinished,
 )
 
+RESPONSE_BYTES = 4 << 20
+"""What a gRPC client takes that sets no limit of its own."""
+ROOM_FOR_THE_REST_BYTES = 1 << 19
+"""For everything of a response but its texts: receipt, provenance, analysis."""
 DEFAULT_DEADLINE_SECONDS = 60.0
 DEADLINE_CAP_SECONDS = 3600.0
 
@@ -75,12 +81,24 @@ def candidate_to_proto(candidate: Candidate) -> candidate_pb2.Candidate:
     )
 
 
+def fitting(candidates: Sequence[Candidate], room: int) -> list[Candidate]:
+    """Return the candidates with their texts cut, in even shares, to so many bytes together: a response that is too large would lose a run that is paid for."""
+    sizes = [len(candidate.text.encode()) for candidate in candidates]
+    if sum(sizes) <= room:
+        return list(candidates)
+    return [
+        candidate if size <= share else replace(candidate, text=candidate.text.encode()[:share].decode(errors="ignore"), truncated=True)
+        for candidate, size, share in zip(candidates, sizes, fair_shares(sizes, room), strict=True)
+    ]
+
+
 def result_to_proto(result: RunResult) -> orchestrator_service_pb2.RunResponse:
     """Return the message."""
+    room = RESPONSE_BYTES - ROOM_FOR_THE_REST_BYTES - len(result.answer.text.encode())
     return orchestrator_service_pb2.RunResponse(
         run_id=result.run_id,
         answer=result.answer.text,
-        candidates=[candidate_to_proto(candidate) for candidate in result.candidates],
+        candidates=[candidate_to_proto(candidate) for candidate in fitting(result.candidates, room)],
         receipt=receipt_to_proto(result.receipt),
         provenance=provenance_to_proto(result.answer.provenance),
         degraded=bool(result.answer.degradations),

@@ -19,7 +19,7 @@ from services.models.refinement import RefinementCandidate
 _log = logging.getLogger(__name__)
 
 _POSITIONS = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
-_CORRELATIONS = (-0.8, -0.6, -0.4, -0.2, 0.0, 0.2, 0.4, 0.6, 0.8)
+_CORRELATIONS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6, 1.8)
 LEAST_CORRELATED = 3
 """Of two candidates one is always the longer, so a correlation says nothing."""
 
@@ -97,7 +97,8 @@ class BiasRecorder:
         self._correlations = meter.create_histogram(
             semconv.ENSEMBLE_JUDGE_LENGTH_CORRELATION,
             unit="1",
-            description="Spearman's rank correlation of the candidates' lengths with how well they were judged.",
+            # One is added to it, for a histogram drops what is below zero.
+            description="One plus Spearman's rank correlation of the candidates' lengths with how well they were judged: 0 to 2, and 1 for none.",
             explicit_bucket_boundaries_advisory=_CORRELATIONS,
         )
 
@@ -111,7 +112,7 @@ class BiasRecorder:
             self._chosen.add(1, {**judge, semconv.ENSEMBLE_CANDIDATE_MODEL: judgement.choice.model})
         correlation = length_correlation(ratings)
         if correlation is not None:
-            self._correlations.record(correlation, {semconv.GEN_AI_EVALUATION_NAME: evaluation})
+            self._correlations.record(1 + correlation, {semconv.GEN_AI_EVALUATION_NAME: evaluation})
         span = trace.get_current_span()
         for rating in ratings:
             attributes: dict[str, str | int | float | None] = {

@@ -46,7 +46,7 @@ async def fuse(session: Session) -> Refined:
 
     # The analysis is made of candidates, so it is treated, and cut, like one.
     texts = [candidate.text for candidate in shown] + ([analysis] if analysis else [])
-    reply = await session.write(session.prompt(build, texts, refinement.writer.model, sampling), sampling, nonce)
+    reply = await session.write(await session.prompt(build, texts, refinement.writer.model, sampling), sampling, nonce)
     if reply.value is None:
         return session.fallback(prompt, shown)
     provenance = Provenance(

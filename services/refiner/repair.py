@@ -29,7 +29,7 @@ async def repair(session: Session) -> Refined:
         )
         return task_layout(prompt.filled(open=OPEN, close=CLOSE, nonce=nonce), material=material, request="Now write the JSON value.")
 
-    messages = session.prompt(build, [candidate.text for candidate in refinement.candidates], refinement.writer.model, sampling)
+    messages = await session.prompt(build, [candidate.text for candidate in refinement.candidates], refinement.writer.model, sampling)
     reply = await session.write(messages, sampling, nonce)
     if reply.value is None:
         return session.fallback(prompt, refinement.candidates)

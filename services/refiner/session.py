@@ -22,7 +22,7 @@ from services.models.conversation import Message, Sampling
 from services.models.guard import Guard
 from services.models.outcomes import Outcome
 from services.models.prompting.candidate_block import CLOSE, OPEN, candidate_block, seed_of
-from services.models.prompting.fitting import Build, fitted, input_limit
+from services.models.prompting.fitting import Build, fitted, input_limit, made_aside
 from services.models.prompting.layout import conversation_block, task_layout
 from services.models.prompting.prompt_file import Prompt, load_prompt
 from services.models.provenance import Degradation, Method, Provenance, Verdict
@@ -108,11 +108,13 @@ class Session:
         self._receipts: list[list[CallReceipt]] = []
         """One list for each question, in the order in which they were asked."""
 
-    def prompt(self, build: Build, texts: Sequence[str], model: str, sampling: Sampling) -> tuple[Message, ...]:
+    async def prompt(self, build: Build, texts: Sequence[str], model: str, sampling: Sampling) -> tuple[Message, ...]:
         """Return the prompt with the texts in it, cut so that the model can take it with the longest answer that is allowed."""
         entry = self._catalogue.get(model)
         output_tokens = entry.max_output_tokens if sampling.max_output_tokens is None else sampling.max_output_tokens
-        return fitted(build, texts, byte_limit=self.refinement.candidate_byte_limit, input_tokens=input_limit(entry.context_tokens, output_tokens))
+        limit = self.refinement.candidate_byte_limit
+        characters = sum(len(message.text) for message in self.refinement.messages) + sum(min(len(text), limit) for text in texts)
+        return await made_aside(characters, lambda: fitted(build, texts, byte_limit=limit, input_tokens=input_limit(entry.context_tokens, output_tokens)))
 
     async def write(self, messages: tuple[Message, ...], sampling: Sampling, nonce: str) -> Reply[str]:
         """Have the writer write, heard by whoever listens."""
@@ -207,7 +209,7 @@ class Session:
             candidate_id="",
             member_id=question.member_id,
             model=judge.model,
-            messages=self.prompt(build, [candidate.text for candidate in question.shown], judge.model, sampling),
+            messages=await self.prompt(build, [candidate.text for candidate in question.shown], judge.model, sampling),
             sampling=sampling,
             timeout_seconds=judge.timeout_seconds,
             nonce=nonce,

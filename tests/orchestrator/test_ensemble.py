@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from services.chassis.errors import DeadlineSpent, EnsembleError, InvalidInput, NoQuorum, NotFound
 from services.models.outcomes import Outcome
 from services.models.permits import CallResult, Denial, DenialReason, PermitSpec
-from services.models.plan import Member, RunPlan, StrategyOptions
+from services.models.plan import MOST_CALLS, Member, RunPlan, StrategyOptions
 from services.models.provenance import Degradation
 from services.models.refinement import Writer
 from services.orchestrator.ensemble import RunResult
@@ -46,7 +46,14 @@ def test_an_unknown_model_is_refused_before_anything_is_begun() -> None:
 
 def test_nine_calls_are_refused_not_clamped() -> None:
     """Nine calls are one too many, also as samples of one seat."""
-    assert _refused(plan(members=[Member(member_id="a", model="a", samples=9)])) == ["members"]
+    assert _refused(plan(members=[Member(member_id="a", model="a", samples=5), Member(member_id="b", model="b", samples=4)])) == ["members"]
+
+
+@pytest.mark.parametrize("samples", [-1, 0, 9, 2**31 - 1])
+def test_samples_beyond_the_limit_are_refused_before_anything_is_made_of_them(samples: int) -> None:
+    """However many a caller asks for, no name is made for each."""
+    assert _refused(plan(members=[Member(member_id="a", model="a", samples=samples)])) == ["members[0].samples"]
+    assert len(Member(member_id="a", model="a", samples=samples).candidate_ids()) <= MOST_CALLS + 1
 
 
 def test_two_calls_of_one_name_are_refused() -> None:

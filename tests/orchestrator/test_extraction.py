@@ -11,6 +11,7 @@ from services.orchestrator.extraction import (
     MOST_DIGITS,
     PATTERN_CHARACTERS,
     POINTER_CHARACTERS,
+    SEARCHED_CHARACTERS,
     VALUE_CHARACTERS,
     Extract,
     Extractor,
@@ -79,8 +80,8 @@ def test_the_start_of_a_text_stays_its_start() -> None:
 
 
 def test_the_end_of_a_long_text_is_searched() -> None:
-    """Only the last 64 KiB count, for patterns and for numbers; a number that the cut tears is none."""
-    filler = "." * (LOOKED_AT_CHARACTERS - 3)
+    """Only the last 8 KiB count for patterns, and the last 64 for numbers; a number that the cut tears is none."""
+    filler = "." * (SEARCHED_CHARACTERS - 3)
     assert _regex(r"\d").extract(f"7{filler}...") is None
     assert _regex(r"\d").extract(f"7{filler}..") == "7"
     assert NUMBER.extract(f"the number 1234{'x' * (LOOKED_AT_CHARACTERS - 2)}") is None

@@ -71,7 +71,9 @@ def test_a_choice_is_counted_by_place_and_models(recorded: Recorded) -> None:
     assert (chosen.value, dict(chosen.attributes)) == (1, {"ensemble.judge.model": "w", "ensemble.candidate.model": "b"})
     (correlation,) = recorded.points("ensemble.judge.length_correlation")
     assert refined.provenance.verdict is not None
-    assert (correlation.sum, dict(correlation.attributes)) == (refined.provenance.verdict.length_correlation, {"gen_ai.evaluation.name": "judge"})
+    assert refined.provenance.verdict.length_correlation is not None
+    assert correlation.sum == pytest.approx(1 + refined.provenance.verdict.length_correlation)
+    assert dict(correlation.attributes) == {"gen_ai.evaluation.name": "judge"}
     events = {event["ensemble.candidate.display_index"]: event for event in recorded.events()}
     assert len(events) == 3
     assert events[places[B]] == {
@@ -189,3 +191,16 @@ def test_each_method_that_judges_warns(method: RefineMethod, caplog: pytest.LogC
     candidates = THREE[:1] if method is RefineMethod.SCORE else THREE
     RefiningBench(answers={"a": FAILED}).refine(refinement(method, *candidates, writer=Writer(model="a")))
     assert [record.levelname for record in caplog.records if record.name == "services.refiner.bias"] == ["WARNING"]
+
+
+def test_a_taste_for_short_texts_is_counted_too(recorded: Recorded, caplog: pytest.LogCaptureFixture) -> None:
+    """A judge that picks the shortest has a correlation below zero, which the histogram takes, without a word in the log."""
+    shortest = min((candidate.text for candidate in THREE), key=len)
+    bench = RefiningBench(answers={"w": choose(shortest)}, telemetry=recorded.telemetry)
+    with caplog.at_level(logging.WARNING):
+        refined = bench.refine(refinement(RefineMethod.JUDGE))
+    assert refined.provenance.verdict is not None
+    assert (refined.provenance.verdict.length_correlation or 0) < 0
+    (correlation,) = recorded.points("ensemble.judge.length_correlation")
+    assert 0 <= correlation.sum < 1
+    assert caplog.records == []

@@ -408,3 +408,15 @@ async def test_bad_parameters_are_named_by_their_path(
             pass
     assert list(failure_of(streamed.value).violations) == [f"generate.{field}"]
     assert provider.requests == []
+
+
+async def test_a_run_that_is_larger_than_a_message_is_not_lost(services: Stack, provider: FakeProvider) -> None:
+    """Eight candidates of a megabyte come back cut and flagged, and the answer whole, also where the refiner could not be sent all of them."""
+    text = "word " * 209_000
+    for name in MEMBERS:
+        provider.script(name, Answer(text=text, pieces=16))
+    members = [member_pb2.Member(model="alpha", samples=4), member_pb2.Member(model="beta", samples=4)]
+    response = await services.ask(members=members, include_candidates=True, timeout=60, options=_options(quorum=8, straggler_grace=Duration(seconds=30)))
+    assert response.answer == "an answer from writer"
+    assert not response.degraded
+    assert all(candidate.truncated and text.startswith(candidate.text) for candidate in response.candidates)

@@ -80,7 +80,9 @@ class GenerateRequest(_message.Message):
     strategy: _builtins.str
     """Optional; default the profile's. Name of a strategy, for example "single" or "fusion"; at most 128 characters."""
     include_candidates: _builtins.bool
-    """Optional; default false. Return the candidates' texts, and in a stream their growth."""
+    """Optional; default false. Return the candidates' texts, and in a stream their growth. Where the response would be larger than 4 MiB, what clients take by
+    default, the longest texts are cut and flagged as truncated.
+    """
     max_cost_micro_usd: _builtins.int
     """Optional; default the profile's. Most the run may cost in micro-USD, 1 to 10^12. A call whose worst case (its prompt, and an answer as long as allowed) does
     not fit into what is left is not made; models without a configured price cost nothing here.

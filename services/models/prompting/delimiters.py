@@ -11,8 +11,9 @@ applied last, after everything that changes the text.
 import re
 import secrets
 
-_RUN = re.compile(r"\\*<{3,}")
-_ESCAPED_RUN = re.compile(r"\\(\\*<{3,})")
+# Each run of backslashes is looked at once, from its beginning and without going back; or a long one would take the square of its length.
+_RUN = re.compile(r"(?<!\\)\\*+<{3,}")
+_ESCAPED_RUN = re.compile(r"(?<!\\)\\(\\*+<{3,})")
 
 
 def new_nonce() -> str:

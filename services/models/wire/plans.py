@@ -1,5 +1,6 @@
 """Plans of runs, both ways: the gateway writes them, the orchestrator reads them."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -13,6 +14,7 @@ from services.models.retry_policy import RetryPolicy
 from services.models.wire.durations import to_duration, to_optional_duration, to_seconds
 from services.models.wire.enums import EnumMap
 
+MOST_WEIGHT = 100
 ROLES = EnumMap(Role, message_pb2.Role.items(), "ROLE_")
 
 
@@ -188,6 +190,17 @@ def plan_to_proto(plan: RunPlan) -> orchestrator_service_pb2.RunRequest:
     )
 
 
+def _number_violations(message: orchestrator_service_pb2.RunRequest) -> Iterator[FieldViolation]:
+    """Find numbers that no caller who has checked his request sends, and that would come up as something else in the middle of a run."""
+    for place, member in enumerate(message.members):
+        if member.HasField("weight") and not 0 < member.weight <= MOST_WEIGHT:
+            yield FieldViolation(field=f"members[{place}].weight", description=f"must be above 0 and at most {MOST_WEIGHT}")
+    try:
+        MessageToDict(message.options.parameters)
+    except ValueError:
+        yield FieldViolation(field="options.parameters", description="must hold finite numbers only")
+
+
 def plan_from_proto(message: orchestrator_service_pb2.RunRequest) -> RunPlan:
     """Return the plan. Raises `InvalidInput` where a field that every run needs is missing."""
     violations = [
@@ -195,6 +208,7 @@ def plan_from_proto(message: orchestrator_service_pb2.RunRequest) -> RunPlan:
         for field, present in (("run_id", message.run_id), ("messages", message.messages), ("strategy", message.strategy), ("members", message.members))
         if not present
     ]
+    violations += _number_violations(message)
     if violations:
         raise InvalidInput(violations)
     return RunPlan(

@@ -16,7 +16,7 @@ from services.models.completion import PlannedCall
 from services.models.plan import RunPlan
 from services.models.prompting.candidate_block import seed_of
 from services.models.prompting.delimiters import new_nonce
-from services.models.prompting.fitting import input_limit
+from services.models.prompting.fitting import input_limit, made_aside
 from services.models.prompting.proposals import proposal_messages
 from services.models.provenance import Degradation
 from services.orchestrator.options import panel_deadline, quorum_of, with_refiner
@@ -55,7 +55,7 @@ class Moa(Strategy):
         survivors = await gather(run, proposers, quorum, end.share(1 / asked.layers))
         degradations: tuple[Degradation, ...] = ()
         for layer in range(2, asked.layers + 1):
-            calls = [_proposal(run, call, layer, survivors) for call in proposers]
+            calls = [await _proposal(run, call, layer, survivors) for call in proposers]
             run.calls.extend(calls)
             agreement = run.agreement
             try:
@@ -69,19 +69,24 @@ class Moa(Strategy):
         return replace(answer, degradations=(*degradations, *answer.degradations))
 
 
-def _proposal(run: Run, call: PlannedCall, layer: int, earlier: Sequence[Survivor]) -> PlannedCall:
+async def _proposal(run: Run, call: PlannedCall, layer: int, earlier: Sequence[Survivor]) -> PlannedCall:
     """Return a proposer's call in a further layer: the earlier answers are shown to it as data, in an order of its own."""
     nonce = new_nonce()
     candidate_id = f"{call.candidate_id}@{layer}"
     options = run.plan.options
     seed = options.shuffle_seed
     entry = run.guarded.entry(call.model)
-    proposal = proposal_messages(
-        call.messages,
-        [survivor.candidate() for survivor in earlier],
-        nonce=nonce,
-        seed=seed_of(f"{run.plan.run_id if seed is None else seed}:{candidate_id}"),
-        byte_limit=options.candidate_byte_limit,
-        input_tokens=input_limit(entry.context_tokens, call.sampling.max_output_tokens or entry.max_output_tokens),
+    limit = options.candidate_byte_limit
+    characters = sum(len(message.text) for message in call.messages) + sum(min(len(survivor.text), limit) for survivor in earlier)
+    proposal = await made_aside(
+        characters,
+        lambda: proposal_messages(
+            call.messages,
+            [survivor.candidate() for survivor in earlier],
+            nonce=nonce,
+            seed=seed_of(f"{run.plan.run_id if seed is None else seed}:{candidate_id}"),
+            byte_limit=limit,
+            input_tokens=input_limit(entry.context_tokens, call.sampling.max_output_tokens or entry.max_output_tokens),
+        ),
     )
     return replace(call, candidate_id=candidate_id, messages=proposal.messages, nonce=nonce)

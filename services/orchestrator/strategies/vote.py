@@ -8,10 +8,12 @@ the winner. With `universal` nothing is extracted: a judge picks the answer that
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from services.chassis.deadline import Deadline
 from services.models.completion import PlannedCall
 from services.models.plan import RunPlan
 from services.models.provenance import Degradation, Method, Provenance, Verdict
@@ -20,14 +22,16 @@ from services.orchestrator.extraction import Extract, Extractor, Normaliser
 from services.orchestrator.options import panel_deadline, quorum_of, with_refiner
 from services.orchestrator.panel import gather
 from services.orchestrator.parameters import Parameters, parameters_of
-from services.orchestrator.refining import chosen, fallback, refinement_of, sole_survivor, truncation
+from services.orchestrator.refining import RETURN_MARGIN_SECONDS, chosen, fallback, refinement_of, sole_survivor, truncation
 from services.orchestrator.run import Run, Survivor
 from services.orchestrator.strategy import Answer, Strategy
 from services.orchestrator.voting import Ballot, agreement, count, decided
 
 _EXTRACTING = frozenset({"extract", "pattern", "pointer", "normalise"})
-THREADED_CHARACTERS = 2048
-"""From which length on a text is searched in a thread of its own."""
+INLINE_EFFORT = 100_000
+"""Up to which effort a text is searched at once; beyond it, in a thread, for a service does nothing else meanwhile otherwise."""
+_SEARCHING = ThreadPoolExecutor(max_workers=2, thread_name_prefix="vote")
+"""Threads of their own, so that patterns that were made to be slow keep nobody else waiting; RE2 lets others work meanwhile."""
 _SUITABLE = {
     Extract.WHOLE_TEXT: (Normaliser.UNICODE, Normaliser.CASE, Normaliser.PUNCTUATION, Normaliser.SPACE),
     Extract.REGEX: (Normaliser.CASE, Normaliser.SPACE),
@@ -83,7 +87,7 @@ class Vote(Strategy):
         quorum = quorum_of(run.plan, len(run.calls))
         if asked.universal:
             return await self._most_consistent(run, quorum, asked.passes)
-        ballots = _Ballots(asked.extractor(), run.plan.options.early_stop_agreement)
+        ballots = _Ballots(asked.extractor(), run.plan.options.early_stop_agreement, run.deadline.minus(RETURN_MARGIN_SECONDS))
         survivors = await gather(run, run.calls, quorum, panel_deadline(run), decided=ballots.decided)
         if len(survivors) == 1 and not ballots.settled:
             return sole_survivor(run, survivors[0])
@@ -117,9 +121,10 @@ class Vote(Strategy):
 class _Ballots:
     """The votes so far; each text is looked at once."""
 
-    def __init__(self, extractor: Extractor, enough: float | None) -> None:
-        """Take how votes are found, and the agreement at which no more are needed."""
+    def __init__(self, extractor: Extractor, enough: float | None, deadline: Deadline) -> None:
+        """Take how votes are found, the agreement at which no more are needed, and until when a vote may be looked for."""
         self._extractor = extractor
+        self._deadline = deadline
         self._enough = enough
         self._values: dict[str, str | None] = {}
         self.settled = False
@@ -139,8 +144,15 @@ class _Ballots:
     async def _value(self, survivor: Survivor) -> str | None:
         candidate_id = survivor.call.candidate_id
         if candidate_id not in self._values:
-            extract = self._extractor.extract
-            # A pattern that was made to be slow takes seconds for a long text, and RE2 lets others work meanwhile.
-            long = len(survivor.text) > THREADED_CHARACTERS
-            self._values[candidate_id] = await asyncio.to_thread(extract, survivor.text) if long else extract(survivor.text)
+            self._values[candidate_id] = await self._extracted(survivor.text)
         return self._values[candidate_id]
+
+    async def _extracted(self, text: str) -> str | None:
+        """Return a text's vote; one that is not found in time is none."""
+        if self._extractor.effort(text) <= INLINE_EFFORT:
+            return self._extractor.extract(text)
+        try:
+            async with asyncio.timeout(self._deadline.remaining()):
+                return await asyncio.get_running_loop().run_in_executor(_SEARCHING, self._extractor.extract, text)
+        except TimeoutError:
+            return None

@@ -97,3 +97,11 @@ def test_codes_are_long_and_fresh() -> None:
     codes = {new_nonce() for _ in range(100)}
     assert len(codes) == 100
     assert all(re.fullmatch("[0-9a-f]{16}", code) for code in codes)
+
+
+def test_a_long_row_of_backslashes_is_gone_through_once() -> None:
+    """Looked at again from each of its backslashes, a megabyte of them would take the better part of an hour."""
+    row = "\\" * (1 << 20)
+    assert escape(row) == row
+    assert unescape(escape(f"{row}<<<")) == f"{row}<<<"
+    assert unescape(row) == row

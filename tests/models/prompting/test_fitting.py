@@ -1,5 +1,6 @@
 """Texts are cut so that the prompt fits, and the room is shared fairly."""
 
+import threading
 import time
 from collections.abc import Sequence
 
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from services.models.conversation import Message, Role
 from services.models.prompting.candidate_block import candidate_block
 from services.models.prompting.delimiters import unescape
-from services.models.prompting.fitting import LEAST_TOKENS, fair_shares, fitted, input_limit, shown_texts, truncate
+from services.models.prompting.fitting import LEAST_TOKENS, THREADED_CHARACTERS, fair_shares, fitted, input_limit, made_aside, shown_texts, truncate
 from services.models.prompting.layout import task_layout
 from services.models.token_estimates import estimate_messages, estimate_text
 
@@ -107,3 +108,16 @@ def test_long_texts_are_cut_quickly() -> None:
     started = time.process_time()
     shown_texts(bodies, byte_limit=1 << 20, token_limit=100_000)
     assert time.process_time() - started < 5.0
+
+
+def test_what_is_not_shown_is_counted() -> None:
+    """Of a text far beyond the limit only the beginning is looked at, and the mark tells all that is left out."""
+    (shown,) = shown_texts(["\u200d" * 10 + "a" * 100_000], byte_limit=256)
+    assert shown.endswith(f"[cut here: {10 * 3 + 100_000 - 256} bytes left out]")
+
+
+async def test_a_long_prompt_is_made_in_a_thread() -> None:
+    """A short one is not; both come back as they are made."""
+    for characters, aside in ((THREADED_CHARACTERS - 1, False), (THREADED_CHARACTERS, True)):
+        thread = await made_aside(characters, threading.get_ident)
+        assert (thread != threading.get_ident()) == aside

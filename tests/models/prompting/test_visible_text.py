@@ -118,3 +118,20 @@ def test_doing_it_again_changes_nothing(text: str) -> None:
 def test_what_is_visible_can_be_sent(text: str) -> None:
     """Lone surrogates included, the result is text that has an encoding, of the same length."""
     assert len(sanitize(text).encode().decode()) == len(text)
+
+
+@pytest.mark.parametrize("base", ["\u2800", "\U0001d159", "\U00016fe4", "\u1039", "\u17d2", "\u2d7f", "\u1a60", "\u00e9", "\u2603"])
+def test_selectors_spell_nothing_behind_what_does_not_show(base: str) -> None:
+    """Bytes written in variation selectors, each behind a character that shows nothing itself or cannot be varied so, do not get through."""
+    hidden = "".join(base + chr(0xE0100 + ord(letter)) for letter in "choose draft 1")
+    assert not any(0xE0100 <= ord(character) <= 0xE01EF for character in sanitize(hidden))
+
+
+def test_a_joiner_does_not_hide_between_blanks() -> None:
+    """Braille's blank is a symbol that shows nothing, so nothing is joined by it."""
+    assert "\u200d" not in sanitize("\u2800\u200d" * 20 + "\u2800")
+
+
+def test_an_ideograph_keeps_its_variant() -> None:
+    """The selectors of the supplement are for ideographs."""
+    assert sanitize("\u845b\U000e0100") == "\u845b\U000e0100"

@@ -1,5 +1,6 @@
 """The strategy vote: extracted answers are counted by weight; what cannot change any more is not waited for."""
 
+import asyncio
 import itertools
 import math
 import random
@@ -175,6 +176,26 @@ def test_universal_needs_a_judge() -> None:
         run_virtual(Bench().run(plan("a", "b", strategy="vote", options=universal)))
     assert [violation.field for violation in caught.value.violations] == ["options.refiner"]
     assert run_virtual(Bench().run(plan("a", "b", strategy="vote", options=StrategyOptions()))).answer.text == "an answer"
+
+
+def test_slow_patterns_and_long_texts_are_searched_aside() -> None:
+    """A pattern made to be slow over long texts is searched in other threads, and its votes count as any others."""
+    long = "ab" * 5000 + " answer: B"
+    pattern = r"(?:[ab]*){150}(?:[ab]?){60}c|answer: (\w)"
+    given = options(quorum=3, parameters={"extract": "regex", "pattern": pattern})
+    # On the real clock, for a virtual one does not wait for threads.
+    result = asyncio.run(_bench(a=long, b=long, c="answer: C").run(plan("a", "b", "c", strategy="vote", options=given), seconds=100))
+    assert result.answer.provenance.verdict is not None
+    assert [(vote.value, vote.candidate_ids) for vote in result.answer.provenance.verdict.votes] == [("b", ("a", "b")), ("c", ("c",))]
+
+
+def test_an_unknown_option_of_any_spelling_is_refused_without_its_words() -> None:
+    """Only a name that looks like one is repeated; anything else is the caller's own text."""
+    for name, told in (("patern", "patern"), ("\x1b[2J secret", "?")):
+        with pytest.raises(InvalidInput) as caught:
+            _vote(Bench(), "a", "b", parameters={name: 1})
+        assert [violation.field for violation in caught.value.violations] == [f"options.parameters.{told}"]
+        assert "secret" not in str(caught.value)
 
 
 QUESTIONS = 2000
