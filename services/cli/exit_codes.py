@@ -8,6 +8,8 @@
 130  interrupted (Ctrl-C)
 143  terminated (SIGTERM)
 
+Of a batch, 1 says that some prompts failed for good, and 3 that some failed and another run may help.
+
 With --json a command prints one JSON object on standard output, also where it fails:
 
     {"error": {"code", "message", "reason", "metadata", "violations", "retry_after_seconds", "trace_id"}}

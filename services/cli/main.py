@@ -150,6 +150,55 @@ def ask(
 
 
 @app.command()
+def batch(
+    prompts: Annotated[Path, typer.Argument(help='One JSON object a line: {"prompt": …} and, where it shall be its own, id, system, profile, strategy, …')],
+    *,
+    output: Annotated[Path, typer.Option("--output", "-o", help="File of the answers, one JSON object a line; what stands there is not asked again.")],
+    gateway: GatewayOption = None,
+    config: ConfigOption = None,
+    profile: Annotated[str, typer.Option(help="Configured ensemble; default the gateway's default.")] = "",
+    strategy: Annotated[str, typer.Option(help="Strategy instead of the profile's.")] = "",
+    member: Annotated[list[str] | None, typer.Option(help="Model instead of the profile's panel; may be repeated.")] = None,
+    quorum: Annotated[int | None, typer.Option(help="How many good answers are enough.")] = None,
+    system: Annotated[str, typer.Option(help="Instructions that stand above the question.")] = "",
+    temperature: Annotated[float | None, typer.Option(help="Sampling temperature, 0 to 2.")] = None,
+    max_output_tokens: Annotated[int | None, typer.Option(help="Longest answer in tokens.")] = None,
+    timeout: Annotated[float, typer.Option(min=0.001, max=86400, help="Deadline of each call in seconds; the gateway may cut it.")] = 60.0,
+    parameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the strategy's own, VALUE as JSON or text; may be repeated.")] = None,
+    schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that each answer shall satisfy.")] = None,
+    max_cost: Annotated[float | None, typer.Option(min=0.000001, max=1_000_000, help="Most that one prompt may cost, in USD.")] = None,
+    concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, max=64, help="How many prompts are asked at once.")] = 4,
+    attempts: Annotated[int, typer.Option(min=1, max=20, help="How often a prompt is asked before it counts as failed; it waits 5 minutes at most.")] = 3,
+    force: Annotated[bool, typer.Option("--force", help="Start over: throw away what --output holds.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Ask many questions; stopped and run again, ask only what is not answered. Exit code 1: some failed for good; 3: some failed, another run may help."""
+    from services.cli.batch import Batch, run_batch  # noqa: PLC0415 - see the top
+    from services.cli.question import Question, schema_from  # noqa: PLC0415 - see the top
+
+    code = ExitCode.OK
+    with ending(as_json=json):
+        template = Question(
+            prompt="",
+            gateway=_gateway(gateway, config),
+            timeout_seconds=timeout,
+            profile=profile,
+            strategy=strategy,
+            system=system,
+            members=tuple(member or ()),
+            quorum=quorum,
+            temperature=temperature,
+            max_output_tokens=max_output_tokens,
+            parameters=_parameters(parameter),
+            response_schema="" if schema is None else schema_from(schema),
+            max_cost_usd=max_cost,
+        )
+        work = Batch(source=prompts, output=output, template=template, concurrency=concurrency, attempts=attempts, force=force, as_json=json)
+        code = run_batch(work, _run)
+    raise typer.Exit(code)
+
+
+@app.command()
 def models(gateway: GatewayOption = None, config: ConfigOption = None, json: JsonOption = False) -> None:
     """List the models with breaker state and what is left of their limits."""
     from services.cli.listings import list_models  # noqa: PLC0415 - see the top

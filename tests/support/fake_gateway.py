@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -12,6 +12,7 @@ from google.rpc import error_details_pb2, status_pb2
 from ensemble.v1 import candidate_pb2, gateway_service_pb2, gateway_service_pb2_grpc, outcome_pb2, provenance_pb2, receipt_pb2, run_event_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]
+Gateway = TypeVar("Gateway", bound="FakeGateway")
 
 
 class FakeGateway(gateway_service_pb2_grpc.GatewayServiceServicer):
@@ -113,7 +114,13 @@ class FakeGateway(gateway_service_pb2_grpc.GatewayServiceServicer):
 @asynccontextmanager
 async def fake_gateway() -> AsyncIterator[FakeGateway]:
     """Run one on a free port."""
-    gateway = FakeGateway()
+    async with serving(FakeGateway()) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def serving(gateway: Gateway) -> AsyncIterator[Gateway]:
+    """Run this one on a free port."""
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)])
     gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(gateway, server)
     gateway.address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
