@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import os
+import signal
 from collections.abc import Generator
 from typing import TypeVar
 
@@ -12,6 +13,10 @@ settings.register_profile(
     "ensemble", settings.get_profile("ci" if os.environ.get("CI") else "default"), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("ensemble")
+
+# A shell without job control starts what it puts in the background with SIGINT ignored, and every process a test starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 
