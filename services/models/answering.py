@@ -11,20 +11,17 @@ left under way when it returns.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from services.chassis.deadline import Deadline
 from services.chassis.errors import EnsembleError
 from services.chassis.see_out import see_out
 from services.models.completion import Attempt, Completion, PlannedCall, never_started
+from services.models.guard import GuardedRun
 from services.models.leading_text import LeadingText, Listener
 from services.models.outcomes import Outcome
 from services.models.permits import AttemptKind
 from services.models.receipt import CallReceipt
 from services.models.retry_policy import RetryPolicy, backoff_seconds, error_class
-
-if TYPE_CHECKING:
-    from services.models.guard import GuardedRun
 
 OnAttempt = Callable[[Attempt], None]
 """Called when an attempt has its permit and is about to be made."""
@@ -55,7 +52,7 @@ class Answering:
 
     def __init__(
         self,
-        run: "GuardedRun",
+        run: GuardedRun,
         planned: PlannedCall,
         *,
         deadline: Deadline,

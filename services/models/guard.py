@@ -23,12 +23,10 @@ from opentelemetry.context import Context
 
 from services.chassis.deadline import Deadline
 from services.chassis.telemetry import Telemetry
-from services.models.answering import Answered, Answering
 from services.models.catalogue import Catalogue, ModelEntry
 from services.models.chat import ChatModel, ChatRequest, ChatResult, OnText, Timeouts
 from services.models.chat_span import chat_span
-from services.models.completion import PROMPT_ECHOED, Attempt, Completion, PlannedCall, denied, never_started
-from services.models.leading_text import Listener, OnRestart
+from services.models.completion import PROMPT_ECHOED, Attempt, Completion, denied, never_started
 from services.models.local_permits import LocalReply
 from services.models.outcomes import Outcome
 from services.models.patience import wait_seconds
@@ -36,7 +34,6 @@ from services.models.permits import AcquireReply, AcquireRequest, CallResult, De
 from services.models.prices import cost_of
 from services.models.provenance import Degradation
 from services.models.reporter import OutcomeReporter
-from services.models.retry_policy import RetryPolicy
 from services.models.spending import Spending
 from services.models.token_estimates import estimate_messages, estimate_text
 from services.models.usage import Usage
@@ -47,10 +44,6 @@ SETTLE_SECONDS = 1.0
 """How long a run waits for its own reports before it asks for more; a limiter that takes longer has worse troubles."""
 LEASE_MARGIN_SECONDS = 5.0
 """How much longer a permit is held than the call it is for may last, so that its report comes before its lease ends."""
-
-
-def _nothing() -> None:
-    """Nobody needs to know."""
 
 
 def _new_token() -> str:
@@ -245,13 +238,6 @@ class GuardedRun:
             attempt.completion = self._settle(attempt, entry, permit, result, started)
             span.finish(attempt.completion, result)
             return attempt.completion
-
-    async def persist(
-        self, planned: PlannedCall, *, deadline: Deadline, retry: RetryPolicy, on_text: OnText | None = None, on_restart: OnRestart | None = None
-    ) -> Answered:
-        """Admit and make one call, again where the policy allows; return how it ended. Raises `DependencyUnavailable` where the limiter cannot be reached."""
-        listener = None if on_text is None else Listener(on_text=on_text, on_restart=on_restart or _nothing)
-        return await Answering(self, planned, deadline=deadline, retry=retry, listener=listener).answer()
 
     async def settled(self, models: Collection[str]) -> None:
         """Wait until the limiter knows of the ended calls to these models.

@@ -1,8 +1,8 @@
 """One refinement under way: what all methods share.
 
-    question --prompt with a code of its own--> persist (attempts, each with a permit) --ok--> read --> value
-                                                   |                                             |
-                                                   `-- failed: no value                          `-- cannot be used: problem
+    question --prompt with a code of its own--> Answering (attempts, each with a permit) --ok--> read --> value
+                                                   |                                               |
+                                                   `-- failed: no value                            `-- cannot be used: problem
 
 A judge whose verdict cannot be used, or whose provider rejects a request with a schema, is asked once more, with a new prompt and a new code; see
 `Session.verdict`. That a model fails, or the limiter cannot be reached, is never an error here: the candidates are paid for, and one of them can be the answer.
@@ -15,11 +15,12 @@ from typing import Any, Generic, TypeVar
 
 from services.chassis.deadline import Deadline
 from services.chassis.errors import DependencyUnavailable
-from services.models.answering import Answered
+from services.models.answering import Answered, Answering
 from services.models.chat import StructuredOutput
 from services.models.completion import PROMPT_ECHOED, Attempt, Completion, PlannedCall, never_started
 from services.models.conversation import Message, Sampling
 from services.models.guard import Guard
+from services.models.leading_text import Listener
 from services.models.outcomes import Outcome
 from services.models.prompting.candidate_block import CLOSE, OPEN, candidate_block, seed_of
 from services.models.prompting.fitting import Build, fitted, input_limit, made_aside
@@ -220,14 +221,9 @@ class Session:
         """Make the call, repeated as the policy allows, and read the answer."""
         receipts: list[CallReceipt] = []
         self._receipts.append(receipts)
+        listener = None if voice is None else Listener(on_text=voice.hear, on_restart=voice.restart)
         try:
-            answered = await self._run.persist(
-                planned,
-                deadline=self.deadline,
-                retry=self.refinement.retry,
-                on_text=None if voice is None else voice.hear,
-                on_restart=None if voice is None else voice.restart,
-            )
+            answered = await Answering(self._run, planned, deadline=self.deadline, retry=self.refinement.retry, listener=listener).answer()
         except DependencyUnavailable:
             # The candidates are paid for; that the limiter is away is no reason to throw them away.
             unreached = never_started(Attempt(planned=planned), Outcome.LIMITER_UNAVAILABLE, "limiter_unavailable")
