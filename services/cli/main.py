@@ -14,6 +14,21 @@ import typer
 
 from services.cli.ending import ending
 from services.cli.exit_codes import ExitCode
+from services.cli.options import (
+    ConfigOption,
+    GatewayOption,
+    JsonOption,
+    LimiterOption,
+    LimiterTimeoutOption,
+    MaxOutputTokensOption,
+    MembersOption,
+    ParametersOption,
+    ProfileOption,
+    QuorumOption,
+    StrategyOption,
+    SystemOption,
+    TemperatureOption,
+)
 from services.cli.terminal_text import prepare_streams
 
 if TYPE_CHECKING:
@@ -34,11 +49,6 @@ app = typer.Typer(
 limits_app = typer.Typer()
 app.add_typer(limits_app, name="limits")
 
-ConfigOption = Annotated[Path | None, typer.Option("--config", help="Configuration file; default $ENSEMBLE_CONFIG, else ensemble.yaml in this folder.")]
-GatewayOption = Annotated[str | None, typer.Option("--gateway", "-g", envvar="ENSEMBLE_GATEWAY", help="HOST:PORT of the gateway; default as configured.")]
-LimiterOption = Annotated[str | None, typer.Option("--limiter", "-l", envvar="ENSEMBLE_LIMITER", help="HOST:PORT of the limiter; default as configured.")]
-LimiterTimeoutOption = Annotated[float, typer.Option("--timeout", min=0.001, max=600, help="Longest time for the limiter's answer, in seconds.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output, and nothing else there.")]
 HIGHEST_PORT_BASE = 65532
 
 
@@ -102,15 +112,15 @@ def ask(
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the question from a file.")] = None,
     gateway: GatewayOption = None,
     config: ConfigOption = None,
-    profile: Annotated[str, typer.Option(help="Configured ensemble; default the gateway's default.")] = "",
-    strategy: Annotated[str, typer.Option(help="Strategy instead of the profile's.")] = "",
-    member: Annotated[list[str] | None, typer.Option(help="Model instead of the profile's panel; may be repeated.")] = None,
-    quorum: Annotated[int | None, typer.Option(help="How many good answers are enough.")] = None,
-    system: Annotated[str, typer.Option(help="Instructions that stand above the question.")] = "",
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature, 0 to 2.")] = None,
-    max_output_tokens: Annotated[int | None, typer.Option(help="Longest answer in tokens.")] = None,
+    profile: ProfileOption = "",
+    strategy: StrategyOption = "",
+    member: MembersOption = None,
+    quorum: QuorumOption = None,
+    system: SystemOption = "",
+    temperature: TemperatureOption = None,
+    max_output_tokens: MaxOutputTokensOption = None,
     timeout: Annotated[float, typer.Option(min=0.001, max=86400, help="Deadline in seconds; the gateway may cut it.")] = 60.0,
-    parameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the strategy's own, VALUE as JSON or text; may be repeated.")] = None,
+    parameter: ParametersOption = None,
     schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that the answer shall satisfy.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0.000001, max=1_000_000, help="Most that the run may cost, in USD.")] = None,
     hedge_delay: Annotated[float | None, typer.Option(min=0.001, max=600, help="Start a second call where one takes longer, in seconds.")] = None,
@@ -156,15 +166,15 @@ def batch(
     output: Annotated[Path, typer.Option("--output", "-o", help="File of the answers, one JSON object a line; what stands there is not asked again.")],
     gateway: GatewayOption = None,
     config: ConfigOption = None,
-    profile: Annotated[str, typer.Option(help="Configured ensemble; default the gateway's default.")] = "",
-    strategy: Annotated[str, typer.Option(help="Strategy instead of the profile's.")] = "",
-    member: Annotated[list[str] | None, typer.Option(help="Model instead of the profile's panel; may be repeated.")] = None,
-    quorum: Annotated[int | None, typer.Option(help="How many good answers are enough.")] = None,
-    system: Annotated[str, typer.Option(help="Instructions that stand above the question.")] = "",
-    temperature: Annotated[float | None, typer.Option(help="Sampling temperature, 0 to 2.")] = None,
-    max_output_tokens: Annotated[int | None, typer.Option(help="Longest answer in tokens.")] = None,
+    profile: ProfileOption = "",
+    strategy: StrategyOption = "",
+    member: MembersOption = None,
+    quorum: QuorumOption = None,
+    system: SystemOption = "",
+    temperature: TemperatureOption = None,
+    max_output_tokens: MaxOutputTokensOption = None,
     timeout: Annotated[float, typer.Option(min=0.001, max=86400, help="Deadline of each call in seconds; the gateway may cut it.")] = 60.0,
-    parameter: Annotated[list[str] | None, typer.Option(help="NAME=VALUE, an option of the strategy's own, VALUE as JSON or text; may be repeated.")] = None,
+    parameter: ParametersOption = None,
     schema: Annotated[Path | None, typer.Option(help="File with a JSON Schema that each answer shall satisfy.")] = None,
     max_cost: Annotated[float | None, typer.Option(min=0.000001, max=1_000_000, help="Most that one prompt may cost, in USD.")] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, max=64, help="How many prompts are asked at once.")] = 4,
