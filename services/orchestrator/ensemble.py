@@ -45,7 +45,6 @@ class Ensemble:
     telemetry: Telemetry
     strategies: Mapping[str, Strategy] = field(default_factory=lambda: STRATEGIES)
     clock: Callable[[], float] = time.monotonic
-
     latencies: RecentLatencies = field(default_factory=RecentLatencies)
 
     async def run(self, plan: RunPlan, deadline: Deadline, emit: Emit | None = None) -> RunResult:
@@ -57,10 +56,11 @@ class Ensemble:
         strategy = self.strategies.get(plan.strategy)
         if strategy is None:
             raise NotFound("strategy", plan.strategy, tuple(self.strategies))
-        plan = strategy.prepared(plan)
+        # Before a strategy looks at the panel: some make a list of its calls.
         wrong = [f"members[{place}].samples" for place, member in enumerate(plan.members) if not 1 <= member.samples <= MOST_CALLS]
         if wrong:
             raise InvalidInput([FieldViolation(field=field, description=f"must lie between 1 and {MOST_CALLS}") for field in wrong])
+        plan = strategy.prepared(plan)
         calls = planned_calls(plan)
         self._check(plan, calls, strategy)
         with workflow_span(self.telemetry, plan.strategy):

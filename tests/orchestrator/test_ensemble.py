@@ -15,6 +15,7 @@ from services.models.plan import MOST_CALLS, Member, RunPlan, StrategyOptions
 from services.models.provenance import Degradation
 from services.models.refinement import Writer
 from services.orchestrator.ensemble import RunResult
+from services.orchestrator.registry import STRATEGIES
 from tests.support.degraded_permits import DegradedPermits
 from tests.support.ensembles import Bench, plan
 from tests.support.recording_permits import RecordingPermits
@@ -49,10 +50,11 @@ def test_nine_calls_are_refused_not_clamped() -> None:
     assert _refused(plan(members=[Member(member_id="a", model="a", samples=5), Member(member_id="b", model="b", samples=4)])) == ["members"]
 
 
+@pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("samples", [-1, 0, 9, 2**31 - 1])
-def test_samples_beyond_the_limit_are_refused_before_anything_is_made_of_them(samples: int) -> None:
-    """However many a caller asks for, no name is made for each."""
-    assert _refused(plan(members=[Member(member_id="a", model="a", samples=samples)])) == ["members[0].samples"]
+def test_samples_beyond_the_limit_are_refused_before_anything_is_made_of_them(samples: int, strategy: str) -> None:
+    """However many a caller asks for, nothing is made for each, whatever the strategy."""
+    assert _refused(plan(strategy=strategy, members=[Member(member_id="a", model="a", samples=samples)])) == ["members[0].samples"]
     assert len(Member(member_id="a", model="a", samples=samples).candidate_ids()) <= MOST_CALLS + 1
 
 
