@@ -12,6 +12,8 @@ from services.models.receipt import CallReceipt
 from services.models.retry_policy import RetryPolicy
 
 DEFAULT_CANDIDATE_BYTE_LIMIT = 65_536
+LEAST_RANKED = 2
+"""With fewer candidates before it, of which none is its own, a judge that ranks has nothing to say."""
 
 OnAnswer = Callable[[str, bool], None]
 """Called with each piece of the answer as it grows, and whether all that came before is void."""

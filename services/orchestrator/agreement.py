@@ -47,20 +47,14 @@ def likeness(one: Bag, other: Bag) -> float:
     return 2 * (one & other).total() / both if both else 1.0
 
 
-def agreement_of_bags(bags: Sequence[Bag]) -> float | None:
+def agreement_of(bags: Sequence[Bag]) -> float | None:
     """Return the mean likeness of all pairs, 0 to 1; None below two."""
     pairs = [likeness(one, other) for one, other in combinations(bags, 2)]
     return math.fsum(pairs) / len(pairs) if pairs else None
 
 
-def agreement_of(texts: Sequence[str]) -> float | None:
-    """Return the mean likeness of all pairs of texts, 0 to 1; None below two."""
-    return agreement_of_bags([bag_of(text) for text in texts])
-
-
-def most_agreeing(texts: Sequence[str]) -> int:
-    """Return the position of the text that is most like the others in the mean (the medoid), the first among equals; there must be a text."""
-    bags = [bag_of(text) for text in texts]
+def most_agreeing(bags: Sequence[Bag]) -> int:
+    """Return the position of the text that is most like the others in the mean (the medoid), the first among equals; there must be one."""
     # Exact sums, so that equals are equal in whatever order their likenesses are added.
     sums = [math.fsum(likeness(bag, other) for position, other in enumerate(bags) if position != own) for own, bag in enumerate(bags)]
     return sums.index(max(sums))

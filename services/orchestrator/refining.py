@@ -134,12 +134,13 @@ async def analysed(run: Run, survivors: Sequence[Survivor]) -> tuple[Analysis | 
     return refined.analysis, refined.degradations
 
 
-async def fused(run: Run, survivors: Sequence[Survivor], *, analyse: bool = False) -> Answer:
-    """Have one answer written of what arrived; a sole survivor passes on as it is."""
+async def fused(run: Run, survivors: Sequence[Survivor], *, analyse: bool = False, ranked: bool = False) -> Answer:
+    """Have one answer written of what arrived, best first where it is ranked; a sole survivor passes on as it is."""
     if len(survivors) == 1:
         return sole_survivor(run, survivors[0])
     analysis, degradations = await analysed(run, survivors) if analyse else (None, ())
-    refinement = refinement_of(run, [survivor.candidate() for survivor in survivors], RefineMethod.FUSE)
+    candidates = [survivor.candidate(rank=place if ranked else None) for place, survivor in enumerate(survivors, start=1)]
+    refinement = refinement_of(run, candidates, RefineMethod.FUSE)
     answer = await chosen(run, replace(refinement, analysis=analysis))
     return replace(answer, analysis=analysis, degradations=(*degradations, *answer.degradations))
 

@@ -18,7 +18,7 @@ from services.models.plan import RunPlan
 from services.models.provenance import Degradation
 from services.models.receipt import CallReceipt, StageReceipt, totals
 from services.models.refinement import RefinementCandidate, Refiner
-from services.orchestrator.agreement import Bag, agreement_of_bags, bag_of
+from services.orchestrator.agreement import Bag, agreement_of, bag_of, most_agreeing
 from services.orchestrator.events import AnswerDelta, Candidate, CandidateDelta, CandidateFinished, CandidateStarted, Emit, StageFinished
 from services.orchestrator.hedges import Hedges
 from services.orchestrator.recent_latencies import RecentLatencies
@@ -99,7 +99,11 @@ class Run:
 
     def agreement_of(self, survivors: Sequence[Survivor]) -> float | None:
         """Return how far these answers agree, by their words."""
-        return agreement_of_bags([self._bag(survivor) for survivor in survivors])
+        return agreement_of([self._bag(survivor) for survivor in survivors])
+
+    def medoid(self, survivors: Sequence[Survivor]) -> Survivor:
+        """Return the answer that is most like the others, by their words; there must be one."""
+        return survivors[most_agreeing([self._bag(survivor) for survivor in survivors])]
 
     def _bag(self, survivor: Survivor) -> Bag:
         candidate_id = survivor.call.candidate_id

@@ -37,11 +37,6 @@ def count(ballots: Sequence[Ballot]) -> tuple[VoteCount, ...]:
     return tuple(VoteCount(value=tally.value[:SHOWN_CHARACTERS], weight=float(tally.weight), candidate_ids=tally.candidate_ids) for tally in _tallies(ballots))
 
 
-def leader(ballots: Sequence[Ballot]) -> VoteCount | None:
-    """Return the winner, whose first voter gave the earliest ballot for it; None where no ballot has a value."""
-    return next(iter(count(ballots)), None)
-
-
 def decided(ballots: Sequence[Ballot], outstanding_weights: Sequence[float]) -> bool:
     """Return whether no votes that are still to come can change the winner, wherever in the order they fall.
 

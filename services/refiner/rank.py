@@ -13,14 +13,11 @@ from collections.abc import Callable
 from services.models.prompting.candidate_block import seed_of, shuffled
 from services.models.prompting.prompt_file import load_prompt
 from services.models.provenance import Method, Verdict
-from services.models.refinement import Refined, Writer
+from services.models.refinement import LEAST_RANKED, Refined, Writer
 from services.refiner.bias import Judgement, Rating, also_proposed, length_correlation
 from services.refiner.borda import borda_scores, in_rank_order
 from services.refiner.session import Question, Session, ids
 from services.refiner.verdicts import ranking_schema, read_ranking
-
-LEAST_RANKED = 2
-"""With fewer candidates before it a judge has nothing to say."""
 
 
 async def rank(session: Session) -> Refined:

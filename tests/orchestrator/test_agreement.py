@@ -4,9 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.orchestrator.agreement import LOOKED_AT_CHARACTERS, Bag, agreement_of, agreement_of_bags, bag_of, likeness, most_agreeing
+from services.orchestrator.agreement import LOOKED_AT_CHARACTERS, Bag, agreement_of, bag_of, likeness, most_agreeing
 
 texts = st.text(max_size=60)
+
+
+def _bags(*given_texts: str) -> list[Bag]:
+    return [bag_of(text) for text in given_texts]
 
 
 def test_words_are_counted_without_case_and_marks() -> None:
@@ -42,22 +46,22 @@ def test_likeness_is_symmetric_and_bounded(one: str, other: str) -> None:
 
 def test_agreement_is_the_mean_of_all_pairs() -> None:
     """Each pair counts once: two that are the same and a third that shares nothing make a third."""
-    assert agreement_of(["a b", "a b", "c"]) == pytest.approx(1 / 3)
-    assert agreement_of_bags([bag_of("a b"), bag_of("a c")]) == 0.5
+    assert agreement_of(_bags("a b", "a b", "c")) == pytest.approx(1 / 3)
+    assert agreement_of(_bags("a b", "a c")) == 0.5
 
 
 def test_extremes() -> None:
     """Texts that are the same agree wholly, also those without words; texts without a word in common not at all."""
-    assert agreement_of(["x y", "Y X!"]) == 1.0
-    assert agreement_of(["", "..."]) == 1.0
-    assert agreement_of(["x", "y"]) == 0.0
-    assert agreement_of(["x", ""]) == 0.0
+    assert agreement_of(_bags("x y", "Y X!")) == 1.0
+    assert agreement_of(_bags("", "...")) == 1.0
+    assert agreement_of(_bags("x", "y")) == 0.0
+    assert agreement_of(_bags("x", "")) == 0.0
 
 
 @pytest.mark.parametrize("few", [[], ["alone"]])
 def test_below_two_texts_there_is_no_agreement(few: list[str]) -> None:
     """One text agrees with nobody."""
-    assert agreement_of(few) is None
+    assert agreement_of(_bags(*few)) is None
 
 
 def test_what_comes_late_is_not_looked_at() -> None:
@@ -76,15 +80,15 @@ def test_a_heap_of_marks_does_not_hold_it_up() -> None:
 
 def test_the_medoid_is_the_text_most_like_the_others() -> None:
     """It is the one in the middle, not the one with the most words."""
-    assert most_agreeing(["a b x", "a b c", "b c y", "p q r s t"]) == 1
+    assert most_agreeing(_bags("a b x", "a b c", "b c y", "p q r s t")) == 1
 
 
 def test_the_first_medoid_wins_a_tie() -> None:
     """Equals go by order, also where their likenesses add up in another order; a text alone is its own."""
-    assert most_agreeing(["a", "b", "c"]) == 0
-    assert most_agreeing(["alone"]) == 0
+    assert most_agreeing(_bags("a", "b", "c")) == 0
+    assert most_agreeing(_bags("alone")) == 0
     # All four have the same three likenesses, 1, 0.4 and 0.4, of which plain addition makes more when the 1 comes last.
-    assert most_agreeing(["b b c", "b b c", "a c", "a c"]) == 0
+    assert most_agreeing(_bags("b b c", "b b c", "a c", "a c")) == 0
 
 
 @given(st.lists(texts, min_size=1, max_size=5))
@@ -92,6 +96,6 @@ def test_the_medoid_has_the_highest_sum(given_texts: list[str]) -> None:
     """No text is more like the others than the one that is picked, and none before it is as much."""
     bags = [bag_of(text) for text in given_texts]
     means = [sum(likeness(bag, other) for place, other in enumerate(bags) if place != own) for own, bag in enumerate(bags)]
-    picked = most_agreeing(given_texts)
+    picked = most_agreeing(bags)
     assert means[picked] == pytest.approx(max(means))
     assert all(mean < means[picked] + 1e-9 for mean in means[:picked])

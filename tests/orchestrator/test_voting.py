@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.models.provenance import VoteCount
-from services.orchestrator.voting import Ballot, agreement, count, decided, leader
+from services.orchestrator.voting import Ballot, agreement, count, decided
 
 values = st.one_of(st.none(), st.sampled_from("abc"))
 weights = st.sampled_from([0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0])
@@ -18,8 +18,8 @@ def _ballots(*votes: tuple[str | None, float]) -> list[Ballot]:
 
 
 def _winner(ballots: list[Ballot]) -> str | None:
-    first = leader(ballots)
-    return None if first is None else first.value
+    counted = count(ballots)
+    return counted[0].value if counted else None
 
 
 def test_most_weight_comes_first() -> None:
@@ -34,12 +34,11 @@ def test_a_blank_ballot_counts_for_nothing() -> None:
     """A candidate without a value is no voter, whatever its weight."""
     ballots = _ballots((None, 9.0), ("a", 1.0))
     assert count(ballots) == (VoteCount(value="a", weight=1.0, candidate_ids=("seat-1",)),)
-    assert leader(ballots) == count(ballots)[0]
 
 
 def test_without_values_nobody_wins() -> None:
-    """There is no leader where no ballot has a value."""
-    assert leader(_ballots((None, 1.0))) is None
+    """Nothing is counted where no ballot has a value."""
+    assert count(_ballots((None, 1.0))) == ()
     assert count([]) == ()
 
 

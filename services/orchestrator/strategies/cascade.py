@@ -16,7 +16,6 @@ from services.chassis.errors import EnsembleError, FieldViolation, InvalidInput
 from services.models.plan import RunPlan
 from services.models.provenance import Degradation, Method, Provenance, Verdict
 from services.models.refinement import RefineMethod
-from services.orchestrator.agreement import most_agreeing
 from services.orchestrator.options import of_one_answer, panel_deadline, with_refiner
 from services.orchestrator.panel import gather_any, stage_name
 from services.orchestrator.parameters import Parameters, parameters_of
@@ -71,7 +70,7 @@ class Cascade(Strategy):
                 break
             if not survivors:
                 continue
-            pick = survivors[most_agreeing([survivor.text for survivor in survivors])]
+            pick = run.medoid(survivors)
             if last:
                 return _answer(run, pick, scored, asked)
             score = await self._score(run, pick) if asked.score == "judge" else run.agreement

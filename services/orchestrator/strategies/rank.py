@@ -10,16 +10,13 @@ from typing import ClassVar
 
 from services.chassis.errors import FieldViolation, InvalidInput
 from services.models.plan import RunPlan
-from services.models.refinement import Refinement, RefineMethod, Writer
+from services.models.refinement import LEAST_RANKED, Refinement, RefineMethod, Writer
 from services.orchestrator.options import panel_deadline, quorum_of, with_refiner
 from services.orchestrator.panel import gather
 from services.orchestrator.parameters import FIELD, Judges, Parameters, parameters_of
 from services.orchestrator.refining import chosen, refinement_of, sole_survivor
 from services.orchestrator.run import Run, Survivor
 from services.orchestrator.strategy import Answer, Strategy
-
-LEAST_RANKED = 2
-"""With fewer answers before it a judge has nothing to say."""
 
 
 class RankParameters(Parameters):

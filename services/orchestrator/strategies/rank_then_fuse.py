@@ -10,12 +10,11 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from services.models.plan import MOST_CALLS, RunPlan
-from services.models.provenance import Degradation, Method, Verdict
-from services.models.refinement import RefineMethod
+from services.models.provenance import Degradation, Method, Provenance, Verdict
 from services.orchestrator.options import panel_deadline, quorum_of, with_refiner
 from services.orchestrator.panel import gather
 from services.orchestrator.parameters import Judges, Parameters, parameters_of
-from services.orchestrator.refining import PREPARING_SHARE, analysed, chosen, refine, refinement_of, sole_survivor
+from services.orchestrator.refining import PREPARING_SHARE, fused, refine, sole_survivor, truncation
 from services.orchestrator.run import Run, Survivor
 from services.orchestrator.strategies.rank import ranking_of, with_a_judge
 from services.orchestrator.strategy import Answer, Strategy
@@ -54,15 +53,14 @@ class RankThenFuse(Strategy):
         ranked, verdict, degradations = await self._ranked(run, survivors)
         top = ranked[: asked.top]
         if len(top) == 1:
-            answer = sole_survivor(run, top[0])
             # One was asked for, so one is not too few.
-            kept = tuple(reason for reason in answer.degradations if reason is not Degradation.SOLE_SURVIVOR)
-            answer = replace(answer, provenance=replace(answer.provenance, method=Method.RANKED if verdict else Method.FALLBACK), degradations=kept)
+            run.say_whole(top[0].text)
+            provenance = Provenance(
+                method=Method.RANKED if verdict else Method.FALLBACK, candidate_ids=(top[0].call.candidate_id,), answer_model=top[0].call.model
+            )
+            answer = Answer(text=top[0].text, provenance=provenance, degradations=truncation(top[0]))
         else:
-            analysis, more = await analysed(run, top) if asked.analysis else (None, ())
-            degradations += more
-            candidates = [survivor.candidate(rank=position) for position, survivor in enumerate(top, start=1)]
-            answer = replace(await chosen(run, replace(refinement_of(run, candidates, RefineMethod.FUSE), analysis=analysis)), analysis=analysis)
+            answer = await fused(run, top, analyse=asked.analysis, ranked=True)
         return replace(
             answer,
             provenance=replace(answer.provenance, verdict=verdict),
