@@ -11,10 +11,10 @@ from google.protobuf.json_format import ParseDict
 from ensemble.v1 import gateway_service_pb2, member_pb2
 from services.cli.exit_codes import CommandError, ExitCode
 from services.cli.gateway_client import MAX_MESSAGE_BYTES
+from services.models.refinement import MOST_SCHEMA_BYTES
 
 _WRAPPING_BYTES = 4096
 """What the wire and the gateway add to a request, generously."""
-MOST_SCHEMA_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from pydantic_core import PydanticCustomError
 from services.gateway.text_rules import clean_text, sized_text, utf8_length
 from services.models.conversation import Role
 from services.models.plan import MOST_CALLS
+from services.models.refinement import MOST_SCHEMA_BYTES
 from services.models.retry_policy import MOST_ATTEMPTS
 
 MOST_MESSAGES = 256
@@ -23,7 +24,6 @@ MOST_MESSAGE_BYTES = 1 << 20
 MOST_CONVERSATION_BYTES = 2 << 20
 MOST_PARAMETER_BYTES = 64 << 10
 """Of `StrategyOptions.parameters` in protobuf's encoding."""
-MOST_SCHEMA_BYTES = 64 << 10
 MOST_COST_MICRO_USD = 10**12
 MOST_HEDGES = 64
 MOST_STOPS = 4

@@ -12,6 +12,9 @@ from services.models.receipt import CallReceipt
 from services.models.retry_policy import RetryPolicy
 
 DEFAULT_CANDIDATE_BYTE_LIMIT = 65_536
+MOST_SCHEMA_BYTES = 64 << 10
+"""Of the JSON Schema that an answer must satisfy, in UTF-8."""
+MOST_JUDGES = 8
 LEAST_RANKED = 2
 """With fewer candidates before it, of which none is its own, a judge that ranks has nothing to say."""
 

@@ -8,13 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.chassis.errors import FieldViolation, InvalidInput
 from services.models.plan import RunPlan
+from services.models.refinement import MOST_JUDGES
 
 FIELD = "options.parameters"
 _UNKNOWN = "extra_forbidden"
 _NAME = re.compile(r"[a-zA-Z0-9_]{1,64}")
 
 ModelName = Annotated[str, Field(min_length=1, max_length=128)]
-Judges = Annotated[list[ModelName], Field(min_length=1, max_length=8)]
+Judges = Annotated[list[ModelName], Field(min_length=1, max_length=MOST_JUDGES)]
 
 
 class Parameters(BaseModel):

@@ -4,7 +4,16 @@ from collections.abc import Iterator
 
 from ensemble.v1 import analysis_pb2, refiner_service_pb2
 from services.chassis.errors import FieldViolation, InvalidInput
-from services.models.refinement import DEFAULT_CANDIDATE_BYTE_LIMIT, Analysis, Refined, Refinement, RefinementCandidate, RefineMethod
+from services.models.refinement import (
+    DEFAULT_CANDIDATE_BYTE_LIMIT,
+    MOST_JUDGES,
+    MOST_SCHEMA_BYTES,
+    Analysis,
+    Refined,
+    Refinement,
+    RefinementCandidate,
+    RefineMethod,
+)
 from services.models.wire.enums import EnumMap
 from services.models.wire.plans import (
     message_from_proto,
@@ -27,9 +36,7 @@ from services.models.wire.receipts import (
 
 LEAST_BYTE_LIMIT, MOST_BYTE_LIMIT = 256, 1 << 20
 MOST_CANDIDATES = 64
-MOST_JUDGES = 8
 MOST_PASSES = 2
-MOST_SCHEMA_BYTES = 64 << 10
 LONGEST_PROBLEM = 1024
 METHODS = EnumMap(RefineMethod, refiner_service_pb2.RefineMethod.items(), "REFINE_METHOD_")
 _OF_ONE_CANDIDATE = frozenset({RefineMethod.SCORE, RefineMethod.REPAIR})
