@@ -71,7 +71,8 @@ def _known_schema(text: str) -> str:
         raise PydanticCustomError("too_many_bytes", "is larger than {most} bytes", {"most": MOST_SCHEMA_BYTES})
     if text:
         # Few requests have one, and what checks it takes its time to load.
-        from services.models.answer_schema import AnswerSchema, BadSchema  # noqa: PLC0415 - see above
+        from services.models.answer_schema import AnswerSchema  # noqa: PLC0415 - see above
+        from services.models.schema_reach import BadSchema  # noqa: PLC0415 - see above
 
         try:
             AnswerSchema.parse(text)

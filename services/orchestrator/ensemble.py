@@ -8,13 +8,14 @@ from services.chassis.deadline import Deadline
 from services.chassis.errors import FieldViolation, InvalidInput, NotFound
 from services.chassis.telemetry import Telemetry
 from services.chassis.trace_context import current_trace_id
-from services.models.answer_schema import AnswerSchema, BadSchema
+from services.models.answer_schema import AnswerSchema
 from services.models.completion import PlannedCall
 from services.models.conversation import Message, Role, Sampling
 from services.models.guard import Guard
 from services.models.plan import MOST_CALLS, Member, RunPlan
 from services.models.receipt import Receipt, idle_seconds, in_order, totals
 from services.models.refinement import Refiner
+from services.models.schema_reach import BadSchema
 from services.orchestrator.events import Candidate, Emit, RunStarted
 from services.orchestrator.recent_latencies import RecentLatencies
 from services.orchestrator.registry import STRATEGIES

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.models.answer_schema import ANSWER_BYTES, PROBLEM_CHARACTERS, SCHEMA_BYTES, AnswerSchema, BadSchema
+from services.models.answer_schema import ANSWER_BYTES, PROBLEM_CHARACTERS, AnswerSchema
+from services.models.refinement import MOST_SCHEMA_BYTES
+from services.models.schema_reach import BadSchema
 from services.models.strict_json import BadJson, read_json, unfenced
 
 PERSON = {
@@ -218,7 +220,7 @@ def test_ordinary_schemas_are_taken(schema: Any) -> None:
         ("[]", "is not a JSON object"),
         ("true", "is not a JSON object"),
         ('{"type": "string", "type": "number"}', "has a key twice in one object"),
-        (json.dumps({"title": "s" * SCHEMA_BYTES}), "is longer than 65536 bytes"),
+        (json.dumps({"title": "s" * MOST_SCHEMA_BYTES}), "is longer than 65536 bytes"),
         (json.dumps(_nested(65)), "nests deeper than 64 levels"),
         ({"type": "secret"}, "is not a valid JSON Schema of draft 2020-12"),
         ({"properties": {"a": {"minimum": "secret"}}}, "is not a valid JSON Schema of draft 2020-12"),
