@@ -117,7 +117,7 @@ async def test_closed_streams_are_quiet(gateway: FakeGateway) -> None:
     os.close(writing)
     assert (await ended(process)).code == 3
     shell = await asyncio.create_subprocess_exec(
-        "sh", "-c", f"python=$0; $python -m services.cli ask What? -g {gateway.address} >&- 2>&-; echo $?", sys.executable, stdout=asyncio.subprocess.PIPE
+        "sh", "-c", f'"$0" -m services.cli ask What? -g {gateway.address} >&- 2>&-; echo $?', sys.executable, stdout=asyncio.subprocess.PIPE
     )
     assert (await ended(shell)).out == b"0\n"
 
@@ -332,7 +332,7 @@ def test_deadlines_must_be_lengths_of_time(timeout: str) -> None:
 async def test_a_closed_standard_input_is_named(gateway: FakeGateway) -> None:
     """Nothing to read from is a mistake of the caller."""
     shell = await asyncio.create_subprocess_exec(
-        "sh", "-c", f"python=$0; exec $python -m services.cli ask - -g {gateway.address} <&-", sys.executable, stderr=asyncio.subprocess.PIPE
+        "sh", "-c", f'exec "$0" -m services.cli ask - -g {gateway.address} <&-', sys.executable, stderr=asyncio.subprocess.PIPE
     )
     done = await ended(shell)
     assert (done.code, done.err) == (2, "standard input is closed\n")
