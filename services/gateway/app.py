@@ -1,78 +1,27 @@
-"""The gateway's composition root, and the carriers of its ports to the orchestrator and the limiter."""
+"""The gateway's composition root."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import grpc
 
-from ensemble.v1 import (
-    gateway_service_pb2_grpc,
-    limiter_service_pb2,
-    limiter_service_pb2_grpc,
-    model_state_pb2,
-    orchestrator_service_pb2,
-    orchestrator_service_pb2_grpc,
-)
-from services.chassis.channel import open_channel, timeout_for
+from ensemble.v1 import gateway_service_pb2_grpc
+from services.chassis.channel import open_channel
 from services.chassis.configuration import Configuration
-from services.chassis.deadline import Deadline
 from services.chassis.server import RunningServer, serve
-from services.chassis.status import from_rpc_error
 from services.chassis.telemetry import TelemetrySettings, start_telemetry
+from services.gateway.grpc_availability import GrpcAvailability
+from services.gateway.grpc_runs import GrpcRuns
 from services.gateway.planner import Planner, new_run_id
 from services.gateway.profiles import profiles_from
 from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
 from services.models.catalogue import Catalogue
-from services.models.plan import RunPlan
-from services.models.wire.plans import plan_to_proto
 
 SERVICE = "ensemble.v1.GatewayService"
 ORCHESTRATOR_SERVICE = "ensemble.v1.OrchestratorService"
 LIMITER_SERVICE = "ensemble.v1.LimiterService"
-
-
-class GrpcRuns:
-    """The orchestrator behind a channel; satisfies `services.gateway.runs.Runs` in terms of the wire's own messages."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub: orchestrator_service_pb2_grpc.OrchestratorServiceAsyncStub = orchestrator_service_pb2_grpc.OrchestratorServiceStub(channel)
-
-    async def run(self, plan: RunPlan, deadline: Deadline) -> orchestrator_service_pb2.RunResponse:
-        """Run and return what it brought."""
-        try:
-            return await self._stub.Run(plan_to_proto(plan), timeout=timeout_for(deadline))
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error("orchestrator", error) from error
-
-    async def stream(self, plan: RunPlan, deadline: Deadline) -> AsyncGenerator[orchestrator_service_pb2.StreamRunResponse, None]:
-        """Run and yield what happens."""
-        request = orchestrator_service_pb2.StreamRunRequest(run=plan_to_proto(plan))
-        call = self._stub.StreamRun(request, timeout=timeout_for(deadline))
-        try:
-            async for event in call:
-                yield event
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error("orchestrator", error) from error
-        finally:
-            # Leaving the loop does not end the stream by itself; the run would go on, and so would the calls it pays.
-            call.cancel()
-
-
-class GrpcAvailability:
-    """The limiter behind a channel; satisfies `services.gateway.availability.Availability` in terms of the wire's own messages."""
-
-    def __init__(self, channel: grpc.aio.Channel) -> None:
-        self._stub: limiter_service_pb2_grpc.LimiterServiceAsyncStub = limiter_service_pb2_grpc.LimiterServiceStub(channel)
-
-    async def states(self, deadline: Deadline) -> Mapping[str, model_state_pb2.ModelState]:
-        """Return the state of every model by its name."""
-        try:
-            reply = await self._stub.GetState(limiter_service_pb2.GetStateRequest(), timeout=timeout_for(deadline))
-        except grpc.aio.AioRpcError as error:
-            raise from_rpc_error("limiter", error) from error
-        return {state.model: state for state in reply.models}
 
 
 async def follow(channel: grpc.aio.Channel, tell: Callable[[bool], None]) -> None:

@@ -1,22 +1,25 @@
 """From a question to the run that answers it: everything checked, nothing left to a profile.
 
-    question -> violations of its fields -> profile -> panel -> violations of the panel -> models -> plan
-                                               `- NotFound                                  `- NotFound
+    question -> violations of its fields and panel -> profile allowed? -> profile -> models allowed? -> models -> order
+                                                      `- NotAllowed      `- NotFound  `- NotAllowed    `- NotFound
 
-Violations come before what is not found, and all of them at once.
+Violations come before what is not allowed or not found, and all of them at once. A name that the caller may not use is refused as such whether or not it
+exists, so that nobody finds out by asking.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 from uuid import uuid4
 
-from services.chassis.errors import FieldViolation, InvalidInput, NotFound
+from services.chassis.errors import FieldViolation, InvalidInput, NotAllowed, NotFound
+from services.gateway.caller import ANYONE, Caller
+from services.gateway.order import Order
 from services.gateway.panel import calls_of, panel_violations, seated
 from services.gateway.profiles import Profile, options_over, sampling_over
 from services.gateway.question import NO_GENERATION, NO_OPTIONS, Question
 from services.gateway.validation import violations_of
 from services.models.conversation import Message, Role
-from services.models.plan import OWN_SAMPLES, RunPlan
+from services.models.plan import JUDGES, OWN_SAMPLES, RunPlan, StrategyOptions
 
 DEFAULT_PROFILE = "default"
 MOST_VIOLATIONS = 32
@@ -36,11 +39,23 @@ class Planner:
         self._models = frozenset(models)
         self._new_id = new_id
 
-    def plan(self, question: Question, at: str = "") -> RunPlan:
-        """Return the run that answers a question found in its request under the path `at`, which is empty or ends with a dot.
+    def order(self, question: Question, caller: Caller = ANYONE, *, content: bytes = b"", at: str = "") -> Order:
+        """Return what answers a caller's question, found in its request under the path `at`, which is empty or ends with a dot.
 
-        Raises `InvalidInput` with every violation, at most 32, and `NotFound` for an unknown profile or model.
+        `content` is the question's digest, which the order carries. Raises `InvalidInput` with every violation, at most 32, `NotAllowed` for what the
+        caller may not use, and `NotFound` for an unknown profile or model.
         """
+        plan = self._plan(question, caller, at)
+        own = bool(question.members or question.strategy or question.options is not NO_OPTIONS or question.generation is not NO_GENERATION)
+        return Order(
+            plan=plan,
+            request_id=question.request_id,
+            content=content,
+            profile="" if own else question.profile or DEFAULT_PROFILE,
+            check_deadline=not question.skip_deadline_check,
+        )
+
+    def _plan(self, question: Question, caller: Caller, at: str) -> RunPlan:
         violations = violations_of(question)
         profile = self._profiles.get(question.profile or DEFAULT_PROFILE)
         panel = seated(question.members) or (profile.members if profile else ())
@@ -53,8 +68,10 @@ class Planner:
             violations.append(FieldViolation(field="options.quorum", description=f"must be at most the number of calls in the panel, which is {calls}"))
         if violations:
             raise InvalidInput([FieldViolation(field=at + violation.field, description=violation.description) for violation in violations[:MOST_VIOLATIONS]])
+        if not caller.may_use_profile(question.profile or DEFAULT_PROFILE):
+            raise NotAllowed("this tenant may not use that profile")
         if profile is None:
-            raise NotFound("profile", question.profile or DEFAULT_PROFILE, tuple(self._profiles))
+            raise NotFound("profile", question.profile or DEFAULT_PROFILE, tuple(filter(caller.may_use_profile, self._profiles)))
 
         options = profile.options if question.options is NO_OPTIONS else options_over(profile.options, question.options)
         if quorum is None and options.quorum is not None and 0 < calls < options.quorum:
@@ -65,11 +82,15 @@ class Planner:
             # the request never said.
             options = replace(options, parameters=question.options.parameters or {}, quorum=quorum)
         writer = (options.refiner.model,) if options.refiner else ()
-        for model in (*(member.model for member in panel), *writer):
+        named = (*(member.model for member in panel), *writer)
+        if not all(map(caller.may_call, (*named, *_judges_of(options)))):
+            raise NotAllowed("this tenant may not use one of the models that would be called")
+        for model in named:
             if model not in self._models:
-                raise NotFound("model", model, tuple(self._models))
+                raise NotFound("model", model, tuple(filter(caller.may_call, self._models)))
         return RunPlan(
             run_id=question.request_id or self._new_id(),
+            tenant=caller.tenant,
             messages=_conversation(question),
             strategy=strategy,
             members=panel,
@@ -79,6 +100,12 @@ class Planner:
             max_cost_micro_usd=profile.max_cost_micro_usd if question.max_cost_micro_usd is None else question.max_cost_micro_usd,
             response_schema=question.response_schema,
         )
+
+
+def _judges_of(options: StrategyOptions) -> Iterator[str]:
+    """Yield the models that parameters name. Whether the strategy takes the parameter, and whether they exist, is the strategy's to say."""
+    judges = options.parameters.get(JUDGES)
+    yield from (judge for judge in judges if isinstance(judge, str)) if isinstance(judges, list | tuple) else ()
 
 
 def _conversation(question: Question) -> tuple[Message, ...]:

@@ -222,3 +222,4 @@ class Question:
     """For the caller's own use: in no log, span or metric."""
     max_cost_micro_usd: Annotated[int | None, Field(ge=1, le=MOST_COST_MICRO_USD)] = None
     response_schema: Annotated[str, AfterValidator(_known_schema)] = ""
+    skip_deadline_check: bool = False

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator
 from typing import Protocol, TypeVar
 
 from services.chassis.deadline import Deadline
-from services.models.plan import RunPlan
+from services.gateway.order import Order
 
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 """What a run brought."""
@@ -19,10 +19,10 @@ EventT_co = TypeVar("EventT_co", covariant=True)
 class Runs(Protocol[ResultT_co, EventT_co]):
     """The orchestrator, as the gateway sees it."""
 
-    async def run(self, plan: RunPlan, deadline: Deadline) -> ResultT_co:
+    async def run(self, order: Order, deadline: Deadline) -> ResultT_co:
         """Run and return what it brought. Raises any `EnsembleError`; being cancelled cancels the run."""
         ...
 
-    def stream(self, plan: RunPlan, deadline: Deadline) -> AsyncGenerator[EventT_co, None]:
+    def stream(self, order: Order, deadline: Deadline) -> AsyncGenerator[EventT_co, None]:
         """Run and yield what happens. Raises any `EnsembleError`; closing the generator cancels the run."""
         ...

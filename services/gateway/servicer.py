@@ -1,5 +1,6 @@
 """GatewayService on the wire: messages to questions, plans to calls, results to messages. It decides nothing."""
 
+import hashlib
 import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import aclosing
@@ -23,6 +24,7 @@ from services.chassis.errors import RemoteError
 from services.chassis.server_deadline import OVERSTATED_SHARE, deadline_of
 from services.chassis.status import with_fields_below
 from services.gateway.availability import Availability
+from services.gateway.caller import current_caller
 from services.gateway.planner import Planner
 from services.gateway.profiles import Profile
 from services.gateway.question import (
@@ -66,7 +68,7 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         settings: GatewaySettings,
     ) -> None:
         self._planner = planner
-        self._profiles = gateway_service_pb2.ListProfilesResponse(profiles=[_profile(profile) for profile in sorted(profiles, key=lambda one: one.name)])
+        self._profiles = [_profile(profile) for profile in sorted(profiles, key=lambda one: one.name)]
         self._models = sorted(models, key=lambda one: one.name)
         self._runs = runs
         self._availability = availability
@@ -77,16 +79,17 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
     ) -> gateway_service_pb2.GenerateResponse:
         """Ask the ensemble."""
         deadline = self._deadline(context)
-        plan = self._planner.plan(read_question(request))
-        return _response(await self._runs.run(plan, deadline))
+        order = self._planner.order(read_question(request), current_caller.get(), content=content_of(request))
+        return _response(await self._runs.run(order, deadline))
 
     async def StreamGenerate(
         self, request: gateway_service_pb2.StreamGenerateRequest, context: aio.ServicerContext[object, object]
     ) -> AsyncIterator[gateway_service_pb2.StreamGenerateResponse]:
         """Ask the ensemble and tell what happens."""
         deadline = self._deadline(context)
-        plan = self._planner.plan(read_question(request.generate), at=_STREAMED)
-        async with aclosing(self._runs.stream(plan, deadline)) as events:
+        asked = request.generate
+        order = self._planner.order(read_question(asked), current_caller.get(), content=content_of(asked), at=_STREAMED)
+        async with aclosing(self._runs.stream(order, deadline)) as events:
             try:
                 async for event in events:
                     yield _event(event)
@@ -99,15 +102,17 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         request: gateway_service_pb2.ListProfilesRequest,
         context: aio.ServicerContext[object, object],
     ) -> gateway_service_pb2.ListProfilesResponse:
-        """List the profiles."""
-        return self._profiles
+        """List the profiles that the caller may use."""
+        caller = current_caller.get()
+        return gateway_service_pb2.ListProfilesResponse(profiles=[profile for profile in self._profiles if caller.may_use_profile(profile.name)])
 
     async def ListModels(
         self,
         request: gateway_service_pb2.ListModelsRequest,
         context: aio.ServicerContext[object, object],
     ) -> gateway_service_pb2.ListModelsResponse:
-        """List the models with their states; one that the limiter does not know has none."""
+        """List the models that the caller may use with their states; one that the limiter does not know has none."""
+        caller = current_caller.get()
         states = await self._availability.states(self._deadline(context))
         return gateway_service_pb2.ListModelsResponse(
             models=[
@@ -119,6 +124,7 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
                     state=states.get(model.name),
                 )
                 for model in self._models
+                if caller.may_call(model.name)
             ]
         )
 
@@ -147,7 +153,16 @@ def read_question(request: gateway_service_pb2.GenerateRequest) -> Question:
         labels=dict(islice(request.labels.items(), MOST_LABELS + 1)),
         max_cost_micro_usd=request.max_cost_micro_usd if request.HasField("max_cost_micro_usd") else None,
         response_schema=request.response_schema,
+        skip_deadline_check=request.skip_deadline_check,
     )
+
+
+def content_of(request: gateway_service_pb2.GenerateRequest) -> bytes:
+    """Return a digest that is equal exactly for requests that ask the same, whatever their ids."""
+    asked = gateway_service_pb2.GenerateRequest()
+    asked.CopyFrom(request)
+    asked.ClearField("request_id")
+    return hashlib.sha256(asked.SerializeToString(deterministic=True)).digest()
 
 
 def _member(message: member_pb2.Member) -> AskedMember:

@@ -13,6 +13,9 @@ MOST_CALLS = 8
 OWN_SAMPLES = frozenset({"self_moa"})
 """Strategies that decide themselves how often their member is asked; what depends on the number of calls is theirs to check."""
 
+JUDGES = "judges"
+"""The one parameter of strategies that names models; whoever restricts which models are called goes by it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Member:

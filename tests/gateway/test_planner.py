@@ -39,13 +39,13 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(lam
 def refused(question: Question, at: str = "") -> list[str]:
     """Return the fields that are refused."""
     with pytest.raises(InvalidInput) as refusal:
-        PLANNER.plan(question, at)
+        PLANNER.order(question, at=at)
     return [violation.field for violation in refusal.value.violations]
 
 
 def test_a_bare_prompt_takes_all_from_the_default_profile() -> None:
     """What a request does not say is the profile's, and the run gets an id."""
-    assert PLANNER.plan(Question(prompt="Why?")) == RunPlan(
+    assert PLANNER.order(Question(prompt="Why?")).plan == RunPlan(
         run_id="made-id",
         messages=(Message(role=Role.USER, text="Why?"),),
         strategy="fusion",
@@ -71,7 +71,7 @@ def test_a_request_stands_over_its_profile_field_by_field() -> None:
         max_cost_micro_usd=1,
         response_schema='{"type": "object"}',
     )
-    assert PLANNER.plan(question) == RunPlan(
+    assert PLANNER.order(question).plan == RunPlan(
         run_id="mine",
         messages=(Message(role=Role.SYSTEM, text="Be brief."), Message(role=Role.USER, text="Why?")),
         strategy="fusion",
@@ -87,7 +87,7 @@ def test_a_request_stands_over_its_profile_field_by_field() -> None:
 def test_policies_of_a_request_reach_the_plan() -> None:
     """Hedges, retries and the agreement that ends a panel are carried as they were asked for."""
     options = AskedOptions(hedge=AskedHedge(delay=0.25, percentile=90.0, max=2), retry=AskedRetry(max_attempts=3, failed=1), early_stop_agreement=0.8)
-    plan = PLANNER.plan(Question(prompt="Why?", options=options))
+    plan = PLANNER.order(Question(prompt="Why?", options=options)).plan
     assert plan.options == StrategyOptions(
         quorum=2,
         refiner=Writer(model="careful"),
@@ -99,8 +99,12 @@ def test_policies_of_a_request_reach_the_plan() -> None:
 
 def test_a_profiles_bound_on_the_cost_holds_where_the_request_sets_none() -> None:
     """A request may set a lower or a higher one; a profile without one sets none."""
-    assert [PLANNER.plan(Question(prompt="Why?", profile="layered", max_cost_micro_usd=asked)).max_cost_micro_usd for asked in (None, 5, 900)] == [700, 5, 900]
-    assert PLANNER.plan(Question(prompt="Why?")).max_cost_micro_usd is None
+    assert [PLANNER.order(Question(prompt="Why?", profile="layered", max_cost_micro_usd=asked)).plan.max_cost_micro_usd for asked in (None, 5, 900)] == [
+        700,
+        5,
+        900,
+    ]
+    assert PLANNER.order(Question(prompt="Why?")).plan.max_cost_micro_usd is None
 
 
 @pytest.mark.parametrize(
@@ -109,7 +113,7 @@ def test_a_profiles_bound_on_the_cost_holds_where_the_request_sets_none() -> Non
 )
 def test_a_profiles_parameters_are_for_its_own_strategy(strategy: str, asked: dict[str, object], parameters: dict[str, object]) -> None:
     """A request that takes another strategy is not refused for parameters that it never gave; the other options stay."""
-    options = PLANNER.plan(Question(prompt="Why?", profile="layered", strategy=strategy, options=AskedOptions(parameters=asked))).options
+    options = PLANNER.order(Question(prompt="Why?", profile="layered", strategy=strategy, options=AskedOptions(parameters=asked))).plan.options
     assert (options.parameters, options.panel_share) == (parameters, 0.9)
 
 
@@ -117,13 +121,13 @@ def test_a_profiles_parameters_are_for_its_own_strategy(strategy: str, asked: di
 def test_a_profiles_quorum_is_for_its_own_strategy(strategy: str, asked: int | None, quorum: int | None) -> None:
     """Another strategy takes its own, unless the request says one."""
     question = Question(prompt="Why?", profile="layered", strategy=strategy, options=AskedOptions(quorum=asked))
-    assert PLANNER.plan(question).options.quorum == quorum
+    assert PLANNER.order(question).plan.options.quorum == quorum
 
 
 def test_ids_are_made_anew_for_each_request() -> None:
     """Without an id of the caller's each run gets one of its own, of 32 hexadecimal digits."""
     planner = Planner({"default": DEFAULT}, ["careful", "quick"])
-    made = {planner.plan(Question(prompt="Why?")).run_id for _ in range(10)}
+    made = {planner.order(Question(prompt="Why?")).plan.run_id for _ in range(10)}
     assert len(made) == 10
     assert all(len(one) == 32 and int(one, 16) >= 0 for one in made)
 
@@ -131,9 +135,9 @@ def test_ids_are_made_anew_for_each_request() -> None:
 @given(TEXTS, TEXTS, TEXTS)
 def test_texts_are_never_altered(prompt: str, system: str, turn: str) -> None:
     """Every valid text reaches the plan as it was written."""
-    assert [message.text for message in PLANNER.plan(Question(prompt=prompt, system=system)).messages] == [system, prompt]
+    assert [message.text for message in PLANNER.order(Question(prompt=prompt, system=system)).plan.messages] == [system, prompt]
     turns = (AskedMessage(role="system", text=system), AskedMessage(role="assistant", text=turn), AskedMessage(text=prompt))
-    assert PLANNER.plan(Question(messages=turns)).messages == (
+    assert PLANNER.order(Question(messages=turns)).plan.messages == (
         Message(role=Role.SYSTEM, text=system),
         Message(role=Role.ASSISTANT, text=turn),
         Message(role=Role.USER, text=prompt),
@@ -165,7 +169,7 @@ def test_nine_members_are_refused() -> None:
 @pytest.mark.parametrize(("members", "most"), [((), 3), ((AskedMember(model="quick", samples=2),), 2)])
 def test_a_quorum_beyond_the_panel_is_refused(members: tuple[AskedMember, ...], most: int) -> None:
     """As many answers as there are calls may be asked for, one more not, whether the panel is the request's or the profile's."""
-    assert PLANNER.plan(Question(prompt="Why?", members=members, options=AskedOptions(quorum=most))).options.quorum == most
+    assert PLANNER.order(Question(prompt="Why?", members=members, options=AskedOptions(quorum=most))).plan.options.quorum == most
     assert refused(Question(prompt="Why?", members=members, options=AskedOptions(quorum=most + 1))) == ["options.quorum"]
 
 
@@ -176,7 +180,7 @@ def test_a_quorum_is_not_held_against_a_panel_that_cannot_be_counted() -> None:
 
 def test_a_profiles_quorum_is_lowered_to_a_smaller_panel() -> None:
     """A request that seats one member is not refused for a quorum that it never asked for; other options stay."""
-    plan = PLANNER.plan(Question(prompt="Why?", members=(AskedMember(model="quick"),)))
+    plan = PLANNER.order(Question(prompt="Why?", members=(AskedMember(model="quick"),))).plan
     assert (plan.options.quorum, plan.options.refiner) == (1, Writer(model="careful"))
 
 
@@ -191,7 +195,7 @@ def test_a_profiles_quorum_is_lowered_to_a_smaller_panel() -> None:
 def test_what_does_not_exist_is_not_found(question: Question, kind: str, name: str) -> None:
     """The first profile or model that is not configured is named."""
     with pytest.raises(NotFound) as refusal:
-        PLANNER.plan(question)
+        PLANNER.order(question)
     assert (refusal.value.kind, refusal.value.name) == (kind, name)
 
 
@@ -203,7 +207,7 @@ def test_violations_come_before_what_is_not_found() -> None:
 def test_without_a_default_profile_one_must_be_named() -> None:
     """Where no profile is called "default", a request that names none is told so."""
     with pytest.raises(NotFound) as refusal:
-        Planner({"plain": PLAIN}, ["careful"]).plan(Question(prompt="Why?"))
+        Planner({"plain": PLAIN}, ["careful"]).order(Question(prompt="Why?"))
     assert (refusal.value.kind, refusal.value.name) == ("profile", "default")
 
 
@@ -212,5 +216,5 @@ def test_a_strategy_that_decides_its_own_samples_is_asked_for_any_quorum() -> No
     seat = (Member(member_id="careful", model="careful"),)
     options = StrategyOptions(quorum=3, refiner=Writer(model="careful"), parameters={"samples": 5})
     planner = Planner({"default": Profile(name="default", strategy="self_moa", members=seat, options=options)}, ["careful", "quick"])
-    assert planner.plan(Question(prompt="Why?", options=AskedOptions(quorum=4))).options.quorum == 4
-    assert planner.plan(Question(prompt="Why?", members=(AskedMember(model="quick"),))).options.quorum == 3
+    assert planner.order(Question(prompt="Why?", options=AskedOptions(quorum=4))).plan.options.quorum == 4
+    assert planner.order(Question(prompt="Why?", members=(AskedMember(model="quick"),))).plan.options.quorum == 3

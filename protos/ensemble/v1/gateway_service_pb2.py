@@ -36,7 +36,7 @@ from ensemble.v1 import strategy_options_pb2 as ensemble_dot_v1_dot_strategy__op
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ensemble/v1/gateway_service.proto\x12\x0b\x65nsemble.v1\x1a\x1a\x65nsemble/v1/analysis.proto\x1a\x1b\x65nsemble/v1/candidate.proto\x1a\x1d\x65nsemble/v1/degradation.proto\x1a\'ensemble/v1/generation_parameters.proto\x1a\x18\x65nsemble/v1/member.proto\x1a\x19\x65nsemble/v1/message.proto\x1a\x1d\x65nsemble/v1/model_state.proto\x1a\x1c\x65nsemble/v1/provenance.proto\x1a\x19\x65nsemble/v1/receipt.proto\x1a\x1b\x65nsemble/v1/run_event.proto\x1a\"ensemble/v1/strategy_options.proto\x1a\x1egoogle/protobuf/duration.proto\"\xf2\x03\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x0e\n\x06system\x18\x04 \x01(\t\x12&\n\x08messages\x18\x05 \x03(\x0b\x32\x14.ensemble.v1.Message\x12\x10\n\x08strategy\x18\x06 \x01(\t\x12-\n\x07options\x18\x07 \x01(\x0b\x32\x1c.ensemble.v1.StrategyOptions\x12$\n\x07members\x18\x08 \x03(\x0b\x32\x13.ensemble.v1.Member\x12\x35\n\ngeneration\x18\t \x01(\x0b\x32!.ensemble.v1.GenerationParameters\x12\x1a\n\x12include_candidates\x18\n \x01(\x08\x12\x38\n\x06labels\x18\x0b \x03(\x0b\x32(.ensemble.v1.GenerateRequest.LabelsEntry\x12\x1f\n\x12max_cost_micro_usd\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fresponse_schema\x18\r \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x15\n\x13_max_cost_micro_usd\"\xaf\x02\n\x10GenerateResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12*\n\ncandidates\x18\x03 \x03(\x0b\x32\x16.ensemble.v1.Candidate\x12%\n\x07receipt\x18\x04 \x01(\x0b\x32\x14.ensemble.v1.Receipt\x12+\n\nprovenance\x18\x05 \x01(\x0b\x32\x17.ensemble.v1.Provenance\x12\x10\n\x08\x64\x65graded\x18\x06 \x01(\x08\x12.\n\x0c\x64\x65gradations\x18\x07 \x03(\x0e\x32\x18.ensemble.v1.Degradation\x12\x10\n\x08trace_id\x18\x08 \x01(\t\x12\'\n\x08\x61nalysis\x18\t \x01(\x0b\x32\x15.ensemble.v1.Analysis\"G\n\x15StreamGenerateRequest\x12.\n\x08generate\x18\x01 \x01(\x0b\x32\x1c.ensemble.v1.GenerateRequest\"\xe0\x03\n\x16StreamGenerateResponse\x12.\n\x0brun_started\x18\x01 \x01(\x0b\x32\x17.ensemble.v1.RunStartedH\x00\x12:\n\x11\x63\x61ndidate_started\x18\x02 \x01(\x0b\x32\x1d.ensemble.v1.CandidateStartedH\x00\x12\x36\n\x0f\x63\x61ndidate_delta\x18\x03 \x01(\x0b\x32\x1b.ensemble.v1.CandidateDeltaH\x00\x12<\n\x12\x63\x61ndidate_finished\x18\x04 \x01(\x0b\x32\x1e.ensemble.v1.CandidateFinishedH\x00\x12<\n\x12refinement_started\x18\x05 \x01(\x0b\x32\x1e.ensemble.v1.RefinementStartedH\x00\x12\x30\n\x0c\x61nswer_delta\x18\x06 \x01(\x0b\x32\x18.ensemble.v1.AnswerDeltaH\x00\x12\x35\n\x0crun_finished\x18\x07 \x01(\x0b\x32\x1d.ensemble.v1.GenerateResponseH\x00\x12\x34\n\x0estage_finished\x18\x08 \x01(\x0b\x32\x1a.ensemble.v1.StageFinishedH\x00\x42\x07\n\x05\x65vent\"\x15\n\x13ListProfilesRequest\">\n\x14ListProfilesResponse\x12&\n\x08profiles\x18\x01 \x03(\x0b\x32\x14.ensemble.v1.Profile\"\x93\x01\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08strategy\x18\x03 \x01(\t\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.ensemble.v1.StrategyOptions\x12$\n\x07members\x18\x05 \x03(\x0b\x32\x13.ensemble.v1.Member\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.ensemble.v1.Model\"\x93\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x16\n\x0eprovider_model\x18\x03 \x01(\t\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x05state\x18\x05 \x01(\x0b\x32\x17.ensemble.v1.ModelState2\xda\x02\n\x0eGatewayService\x12G\n\x08Generate\x12\x1c.ensemble.v1.GenerateRequest\x1a\x1d.ensemble.v1.GenerateResponse\x12[\n\x0eStreamGenerate\x12\".ensemble.v1.StreamGenerateRequest\x1a#.ensemble.v1.StreamGenerateResponse0\x01\x12S\n\x0cListProfiles\x12 .ensemble.v1.ListProfilesRequest\x1a!.ensemble.v1.ListProfilesResponse\x12M\n\nListModels\x12\x1e.ensemble.v1.ListModelsRequest\x1a\x1f.ensemble.v1.ListModelsResponseBv\n\x0eio.ensemble.v1B\x13GatewayServiceProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!ensemble/v1/gateway_service.proto\x12\x0b\x65nsemble.v1\x1a\x1a\x65nsemble/v1/analysis.proto\x1a\x1b\x65nsemble/v1/candidate.proto\x1a\x1d\x65nsemble/v1/degradation.proto\x1a\'ensemble/v1/generation_parameters.proto\x1a\x18\x65nsemble/v1/member.proto\x1a\x19\x65nsemble/v1/message.proto\x1a\x1d\x65nsemble/v1/model_state.proto\x1a\x1c\x65nsemble/v1/provenance.proto\x1a\x19\x65nsemble/v1/receipt.proto\x1a\x1b\x65nsemble/v1/run_event.proto\x1a\"ensemble/v1/strategy_options.proto\x1a\x1egoogle/protobuf/duration.proto\"\x8f\x04\n\x0fGenerateRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0f\n\x07profile\x18\x02 \x01(\t\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12\x0e\n\x06system\x18\x04 \x01(\t\x12&\n\x08messages\x18\x05 \x03(\x0b\x32\x14.ensemble.v1.Message\x12\x10\n\x08strategy\x18\x06 \x01(\t\x12-\n\x07options\x18\x07 \x01(\x0b\x32\x1c.ensemble.v1.StrategyOptions\x12$\n\x07members\x18\x08 \x03(\x0b\x32\x13.ensemble.v1.Member\x12\x35\n\ngeneration\x18\t \x01(\x0b\x32!.ensemble.v1.GenerationParameters\x12\x1a\n\x12include_candidates\x18\n \x01(\x08\x12\x38\n\x06labels\x18\x0b \x03(\x0b\x32(.ensemble.v1.GenerateRequest.LabelsEntry\x12\x1f\n\x12max_cost_micro_usd\x18\x0c \x01(\x03H\x00\x88\x01\x01\x12\x17\n\x0fresponse_schema\x18\r \x01(\t\x12\x1b\n\x13skip_deadline_check\x18\x0e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x15\n\x13_max_cost_micro_usd\"\xaf\x02\n\x10GenerateResponse\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x02 \x01(\t\x12*\n\ncandidates\x18\x03 \x03(\x0b\x32\x16.ensemble.v1.Candidate\x12%\n\x07receipt\x18\x04 \x01(\x0b\x32\x14.ensemble.v1.Receipt\x12+\n\nprovenance\x18\x05 \x01(\x0b\x32\x17.ensemble.v1.Provenance\x12\x10\n\x08\x64\x65graded\x18\x06 \x01(\x08\x12.\n\x0c\x64\x65gradations\x18\x07 \x03(\x0e\x32\x18.ensemble.v1.Degradation\x12\x10\n\x08trace_id\x18\x08 \x01(\t\x12\'\n\x08\x61nalysis\x18\t \x01(\x0b\x32\x15.ensemble.v1.Analysis\"G\n\x15StreamGenerateRequest\x12.\n\x08generate\x18\x01 \x01(\x0b\x32\x1c.ensemble.v1.GenerateRequest\"\xe0\x03\n\x16StreamGenerateResponse\x12.\n\x0brun_started\x18\x01 \x01(\x0b\x32\x17.ensemble.v1.RunStartedH\x00\x12:\n\x11\x63\x61ndidate_started\x18\x02 \x01(\x0b\x32\x1d.ensemble.v1.CandidateStartedH\x00\x12\x36\n\x0f\x63\x61ndidate_delta\x18\x03 \x01(\x0b\x32\x1b.ensemble.v1.CandidateDeltaH\x00\x12<\n\x12\x63\x61ndidate_finished\x18\x04 \x01(\x0b\x32\x1e.ensemble.v1.CandidateFinishedH\x00\x12<\n\x12refinement_started\x18\x05 \x01(\x0b\x32\x1e.ensemble.v1.RefinementStartedH\x00\x12\x30\n\x0c\x61nswer_delta\x18\x06 \x01(\x0b\x32\x18.ensemble.v1.AnswerDeltaH\x00\x12\x35\n\x0crun_finished\x18\x07 \x01(\x0b\x32\x1d.ensemble.v1.GenerateResponseH\x00\x12\x34\n\x0estage_finished\x18\x08 \x01(\x0b\x32\x1a.ensemble.v1.StageFinishedH\x00\x42\x07\n\x05\x65vent\"\x15\n\x13ListProfilesRequest\">\n\x14ListProfilesResponse\x12&\n\x08profiles\x18\x01 \x03(\x0b\x32\x14.ensemble.v1.Profile\"\x93\x01\n\x07Profile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x10\n\x08strategy\x18\x03 \x01(\t\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.ensemble.v1.StrategyOptions\x12$\n\x07members\x18\x05 \x03(\x0b\x32\x13.ensemble.v1.Member\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.ensemble.v1.Model\"\x93\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x16\n\x0eprovider_model\x18\x03 \x01(\t\x12*\n\x07timeout\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x05state\x18\x05 \x01(\x0b\x32\x17.ensemble.v1.ModelState2\xda\x02\n\x0eGatewayService\x12G\n\x08Generate\x12\x1c.ensemble.v1.GenerateRequest\x1a\x1d.ensemble.v1.GenerateResponse\x12[\n\x0eStreamGenerate\x12\".ensemble.v1.StreamGenerateRequest\x1a#.ensemble.v1.StreamGenerateResponse0\x01\x12S\n\x0cListProfiles\x12 .ensemble.v1.ListProfilesRequest\x1a!.ensemble.v1.ListProfilesResponse\x12M\n\nListModels\x12\x1e.ensemble.v1.ListModelsRequest\x1a\x1f.ensemble.v1.ListModelsResponseBv\n\x0eio.ensemble.v1B\x13GatewayServiceProtoP\x01Z?github.com/ensemble-grpc/ensemble/gen/go/ensemble/v1;ensemblev1\xaa\x02\x0b\x45nsemble.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,27 +47,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GENERATEREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_GENERATEREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_GENERATEREQUEST']._serialized_start=418
-  _globals['_GENERATEREQUEST']._serialized_end=916
-  _globals['_GENERATEREQUEST_LABELSENTRY']._serialized_start=848
-  _globals['_GENERATEREQUEST_LABELSENTRY']._serialized_end=893
-  _globals['_GENERATERESPONSE']._serialized_start=919
-  _globals['_GENERATERESPONSE']._serialized_end=1222
-  _globals['_STREAMGENERATEREQUEST']._serialized_start=1224
-  _globals['_STREAMGENERATEREQUEST']._serialized_end=1295
-  _globals['_STREAMGENERATERESPONSE']._serialized_start=1298
-  _globals['_STREAMGENERATERESPONSE']._serialized_end=1778
-  _globals['_LISTPROFILESREQUEST']._serialized_start=1780
-  _globals['_LISTPROFILESREQUEST']._serialized_end=1801
-  _globals['_LISTPROFILESRESPONSE']._serialized_start=1803
-  _globals['_LISTPROFILESRESPONSE']._serialized_end=1865
-  _globals['_PROFILE']._serialized_start=1868
-  _globals['_PROFILE']._serialized_end=2015
-  _globals['_LISTMODELSREQUEST']._serialized_start=2017
-  _globals['_LISTMODELSREQUEST']._serialized_end=2036
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2038
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2094
-  _globals['_MODEL']._serialized_start=2097
-  _globals['_MODEL']._serialized_end=2244
-  _globals['_GATEWAYSERVICE']._serialized_start=2247
-  _globals['_GATEWAYSERVICE']._serialized_end=2593
+  _globals['_GENERATEREQUEST']._serialized_end=945
+  _globals['_GENERATEREQUEST_LABELSENTRY']._serialized_start=877
+  _globals['_GENERATEREQUEST_LABELSENTRY']._serialized_end=922
+  _globals['_GENERATERESPONSE']._serialized_start=948
+  _globals['_GENERATERESPONSE']._serialized_end=1251
+  _globals['_STREAMGENERATEREQUEST']._serialized_start=1253
+  _globals['_STREAMGENERATEREQUEST']._serialized_end=1324
+  _globals['_STREAMGENERATERESPONSE']._serialized_start=1327
+  _globals['_STREAMGENERATERESPONSE']._serialized_end=1807
+  _globals['_LISTPROFILESREQUEST']._serialized_start=1809
+  _globals['_LISTPROFILESREQUEST']._serialized_end=1830
+  _globals['_LISTPROFILESRESPONSE']._serialized_start=1832
+  _globals['_LISTPROFILESRESPONSE']._serialized_end=1894
+  _globals['_PROFILE']._serialized_start=1897
+  _globals['_PROFILE']._serialized_end=2044
+  _globals['_LISTMODELSREQUEST']._serialized_start=2046
+  _globals['_LISTMODELSREQUEST']._serialized_end=2065
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2067
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2123
+  _globals['_MODEL']._serialized_start=2126
+  _globals['_MODEL']._serialized_end=2273
+  _globals['_GATEWAYSERVICE']._serialized_start=2276
+  _globals['_GATEWAYSERVICE']._serialized_end=2622
 # @@protoc_insertion_point(module_scope)

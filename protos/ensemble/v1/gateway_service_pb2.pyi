@@ -69,8 +69,12 @@ class GenerateRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     MAX_COST_MICRO_USD_FIELD_NUMBER: _builtins.int
     RESPONSE_SCHEMA_FIELD_NUMBER: _builtins.int
+    SKIP_DEADLINE_CHECK_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Optional; default made by the gateway. The caller's id for this request, 1 to 128 visible ASCII characters (AIP-155)."""
+    """Optional; default made by the gateway. The caller's id for this request, 1 to 128 visible ASCII characters (AIP-155). A repeat within the idempotency window
+    (10 minutes unless configured) gets the response of the first without a model being called, or joins it while it runs; the same id with another request is
+    refused. A request that failed may be repeated.
+    """
     profile: _builtins.str
     """Optional; default "default". Name of a configured ensemble; 1 to 128 characters."""
     prompt: _builtins.str
@@ -90,6 +94,10 @@ class GenerateRequest(_message.Message):
     response_schema: _builtins.str
     """Optional; default none. JSON Schema (draft 2020-12) as JSON text, at most 64 KiB. Members and writer are told of it, and the answer is one JSON value that
     satisfies it; one that does not is repaired once.
+    """
+    skip_deadline_check: _builtins.bool
+    """Optional; default false. Run even where the deadline is shorter than any recent run of the profile took; otherwise such a request is refused at once, rather
+    than billed and thrown away.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
@@ -129,10 +137,11 @@ class GenerateRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         max_cost_micro_usd: _builtins.int | None = ...,
         response_schema: _builtins.str = ...,
+        skip_deadline_check: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micro_usd", b"_max_cost_micro_usd", "generation", b"generation", "max_cost_micro_usd", b"max_cost_micro_usd", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micro_usd", b"_max_cost_micro_usd", "generation", b"generation", "include_candidates", b"include_candidates", "labels", b"labels", "max_cost_micro_usd", b"max_cost_micro_usd", "members", b"members", "messages", b"messages", "options", b"options", "profile", b"profile", "prompt", b"prompt", "request_id", b"request_id", "response_schema", b"response_schema", "strategy", b"strategy", "system", b"system"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_micro_usd", b"_max_cost_micro_usd", "generation", b"generation", "include_candidates", b"include_candidates", "labels", b"labels", "max_cost_micro_usd", b"max_cost_micro_usd", "members", b"members", "messages", b"messages", "options", b"options", "profile", b"profile", "prompt", b"prompt", "request_id", b"request_id", "response_schema", b"response_schema", "skip_deadline_check", b"skip_deadline_check", "strategy", b"strategy", "system", b"system"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_cost_micro_usd: _TypeAlias = _typing.Literal["max_cost_micro_usd"]  # noqa: Y015
     _WhichOneofArgType__max_cost_micro_usd: _TypeAlias = _typing.Literal["_max_cost_micro_usd", b"_max_cost_micro_usd"]  # noqa: Y015

@@ -27,8 +27,9 @@ if _version_not_supported:
 
 class GatewayServiceStub:
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
-    gateway's default holds; a longer one than the gateway's cap is cut to it. Every RPC can also return INTERNAL (a bug; the text holds a request id and nothing
-    else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
+    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
     """
 
     def __init__(self, channel):
@@ -61,24 +62,28 @@ class GatewayServiceStub:
 
 class GatewayServiceServicer:
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
-    gateway's default holds; a longer one than the gateway's cap is cut to it. Every RPC can also return INTERNAL (a bug; the text holds a request id and nothing
-    else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
+    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
     """
 
     def Generate(self, request, context):
         """Asks the ensemble and returns its answer.
 
-        Errors: INVALID_ARGUMENT (BadRequest names each field), NOT_FOUND (an unknown profile or model; ResourceInfo names it), UNAVAILABLE (too few candidates and a
-        retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or
-        the answer does not satisfy response_schema, also after a repair),
-        DEADLINE_EXCEEDED (nothing to show in time; ErrorInfo names the stage).
+        Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that the
+        tenant may not use), NOT_FOUND (an unknown profile or model; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or budget;
+        QuotaFailure, and RetryInfo where the time is known), UNAVAILABLE (too few candidates and a retry can help, a service cannot be reached, or the gateway is
+        overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or the answer does not satisfy
+        response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is shorter than any recent run of the profile; ErrorInfo
+        names the stage).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StreamGenerate(self, request, context):
-        """The same, with events as they happen; the last one is the whole response.
+        """The same, with events as they happen; the last one is the whole response. Of an answer that is there already, because the request is a repeat or the answer
+        was cached, the run's start, the answer as one piece and the response are told.
 
         Errors: as Generate.
         """
@@ -89,6 +94,8 @@ class GatewayServiceServicer:
     def ListProfiles(self, request, context):
         """Lists the ensembles that are configured.
 
+        A tenant sees those that it may use.
+
         Errors: none beyond those of every RPC.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -96,7 +103,7 @@ class GatewayServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListModels(self, request, context):
-        """Lists the models that are configured, with what is left of their limits and the state of their breakers.
+        """Lists the models that are configured, with what is left of their limits and the state of their breakers. A tenant sees those that it may use.
 
         Errors: UNAVAILABLE (the limiter cannot be reached), DEADLINE_EXCEEDED (it did not answer in time).
         """
@@ -137,8 +144,9 @@ def add_GatewayServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class GatewayService:
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
-    gateway's default holds; a longer one than the gateway's cap is cut to it. Every RPC can also return INTERNAL (a bug; the text holds a request id and nothing
-    else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
+    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
     """
 
     @staticmethod

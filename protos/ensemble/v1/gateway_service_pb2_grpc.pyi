@@ -28,8 +28,9 @@ GRPC_VERSION: str
 
 class GatewayServiceStub:
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
-    gateway's default holds; a longer one than the gateway's cap is cut to it. Every RPC can also return INTERNAL (a bug; the text holds a request id and nothing
-    else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
+    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
     """
 
     @_typing.overload
@@ -39,23 +40,28 @@ class GatewayServiceStub:
     Generate: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GenerateRequest, _gateway_service_pb2.GenerateResponse]
     """Asks the ensemble and returns its answer.
 
-    Errors: INVALID_ARGUMENT (BadRequest names each field), NOT_FOUND (an unknown profile or model; ResourceInfo names it), UNAVAILABLE (too few candidates and a
-    retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or
-    the answer does not satisfy response_schema, also after a repair),
-    DEADLINE_EXCEEDED (nothing to show in time; ErrorInfo names the stage).
+    Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that the
+    tenant may not use), NOT_FOUND (an unknown profile or model; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or budget;
+    QuotaFailure, and RetryInfo where the time is known), UNAVAILABLE (too few candidates and a retry can help, a service cannot be reached, or the gateway is
+    overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or the answer does not satisfy
+    response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is shorter than any recent run of the profile; ErrorInfo
+    names the stage).
     """
     StreamGenerate: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.StreamGenerateRequest, _gateway_service_pb2.StreamGenerateResponse]
-    """The same, with events as they happen; the last one is the whole response.
+    """The same, with events as they happen; the last one is the whole response. Of an answer that is there already, because the request is a repeat or the answer
+    was cached, the run's start, the answer as one piece and the response are told.
 
     Errors: as Generate.
     """
     ListProfiles: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListProfilesRequest, _gateway_service_pb2.ListProfilesResponse]
     """Lists the ensembles that are configured.
 
+    A tenant sees those that it may use.
+
     Errors: none beyond those of every RPC.
     """
     ListModels: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.ListModelsRequest, _gateway_service_pb2.ListModelsResponse]
-    """Lists the models that are configured, with what is left of their limits and the state of their breakers.
+    """Lists the models that are configured, with what is left of their limits and the state of their breakers. A tenant sees those that it may use.
 
     Errors: UNAVAILABLE (the limiter cannot be reached), DEADLINE_EXCEEDED (it did not answer in time).
     """
@@ -63,39 +69,46 @@ class GatewayServiceStub:
 @_typing.type_check_only
 class GatewayServiceAsyncStub(GatewayServiceStub):
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
-    gateway's default holds; a longer one than the gateway's cap is cut to it. Every RPC can also return INTERNAL (a bug; the text holds a request id and nothing
-    else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
+    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GenerateRequest, _gateway_service_pb2.GenerateResponse]  # type: ignore[assignment]
     """Asks the ensemble and returns its answer.
 
-    Errors: INVALID_ARGUMENT (BadRequest names each field), NOT_FOUND (an unknown profile or model; ResourceInfo names it), UNAVAILABLE (too few candidates and a
-    retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or
-    the answer does not satisfy response_schema, also after a repair),
-    DEADLINE_EXCEEDED (nothing to show in time; ErrorInfo names the stage).
+    Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that the
+    tenant may not use), NOT_FOUND (an unknown profile or model; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or budget;
+    QuotaFailure, and RetryInfo where the time is known), UNAVAILABLE (too few candidates and a retry can help, a service cannot be reached, or the gateway is
+    overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or the answer does not satisfy
+    response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is shorter than any recent run of the profile; ErrorInfo
+    names the stage).
     """
     StreamGenerate: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.StreamGenerateRequest, _gateway_service_pb2.StreamGenerateResponse]  # type: ignore[assignment]
-    """The same, with events as they happen; the last one is the whole response.
+    """The same, with events as they happen; the last one is the whole response. Of an answer that is there already, because the request is a repeat or the answer
+    was cached, the run's start, the answer as one piece and the response are told.
 
     Errors: as Generate.
     """
     ListProfiles: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListProfilesRequest, _gateway_service_pb2.ListProfilesResponse]  # type: ignore[assignment]
     """Lists the ensembles that are configured.
 
+    A tenant sees those that it may use.
+
     Errors: none beyond those of every RPC.
     """
     ListModels: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.ListModelsRequest, _gateway_service_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """Lists the models that are configured, with what is left of their limits and the state of their breakers.
+    """Lists the models that are configured, with what is left of their limits and the state of their breakers. A tenant sees those that it may use.
 
     Errors: UNAVAILABLE (the limiter cannot be reached), DEADLINE_EXCEEDED (it did not answer in time).
     """
 
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
-    gateway's default holds; a longer one than the gateway's cap is cut to it. Every RPC can also return INTERNAL (a bug; the text holds a request id and nothing
-    else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
+    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
     """
 
     @_abc_1.abstractmethod
@@ -106,10 +119,12 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_gateway_service_pb2.GenerateResponse, _abc.Awaitable[_gateway_service_pb2.GenerateResponse]]:
         """Asks the ensemble and returns its answer.
 
-        Errors: INVALID_ARGUMENT (BadRequest names each field), NOT_FOUND (an unknown profile or model; ResourceInfo names it), UNAVAILABLE (too few candidates and a
-        retry can help, or a service cannot be reached; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or
-        the answer does not satisfy response_schema, also after a repair),
-        DEADLINE_EXCEEDED (nothing to show in time; ErrorInfo names the stage).
+        Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that the
+        tenant may not use), NOT_FOUND (an unknown profile or model; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or budget;
+        QuotaFailure, and RetryInfo where the time is known), UNAVAILABLE (too few candidates and a retry can help, a service cannot be reached, or the gateway is
+        overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or the answer does not satisfy
+        response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is shorter than any recent run of the profile; ErrorInfo
+        names the stage).
         """
 
     @_abc_1.abstractmethod
@@ -118,7 +133,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.StreamGenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_gateway_service_pb2.StreamGenerateResponse], _abc.AsyncIterator[_gateway_service_pb2.StreamGenerateResponse]]:
-        """The same, with events as they happen; the last one is the whole response.
+        """The same, with events as they happen; the last one is the whole response. Of an answer that is there already, because the request is a repeat or the answer
+        was cached, the run's start, the answer as one piece and the response are told.
 
         Errors: as Generate.
         """
@@ -131,6 +147,8 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_gateway_service_pb2.ListProfilesResponse, _abc.Awaitable[_gateway_service_pb2.ListProfilesResponse]]:
         """Lists the ensembles that are configured.
 
+        A tenant sees those that it may use.
+
         Errors: none beyond those of every RPC.
         """
 
@@ -140,7 +158,7 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _gateway_service_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_gateway_service_pb2.ListModelsResponse, _abc.Awaitable[_gateway_service_pb2.ListModelsResponse]]:
-        """Lists the models that are configured, with what is left of their limits and the state of their breakers.
+        """Lists the models that are configured, with what is left of their limits and the state of their breakers. A tenant sees those that it may use.
 
         Errors: UNAVAILABLE (the limiter cannot be reached), DEADLINE_EXCEEDED (it did not answer in time).
         """

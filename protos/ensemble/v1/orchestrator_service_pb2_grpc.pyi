@@ -38,9 +38,9 @@ class OrchestratorServiceStub:
     Run: _grpc.UnaryUnaryMultiCallable[_orchestrator_service_pb2.RunRequest, _orchestrator_service_pb2.RunResponse]
     """Runs and returns the answer with its receipt.
 
-    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), UNAVAILABLE (too few candidates and a retry can help, or
-    the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot help, or
-    the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or
+    budget), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot
+    help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
     """
     StreamRun: _grpc.UnaryStreamMultiCallable[_orchestrator_service_pb2.StreamRunRequest, _orchestrator_service_pb2.StreamRunResponse]
     """The same, with events as they happen; the last one is the whole response.
@@ -58,9 +58,9 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     Run: _aio.UnaryUnaryMultiCallable[_orchestrator_service_pb2.RunRequest, _orchestrator_service_pb2.RunResponse]  # type: ignore[assignment]
     """Runs and returns the answer with its receipt.
 
-    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), UNAVAILABLE (too few candidates and a retry can help, or
-    the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot help, or
-    the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
+    Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or
+    budget), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot
+    help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
     """
     StreamRun: _aio.UnaryStreamMultiCallable[_orchestrator_service_pb2.StreamRunRequest, _orchestrator_service_pb2.StreamRunResponse]  # type: ignore[assignment]
     """The same, with events as they happen; the last one is the whole response.
@@ -81,9 +81,9 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_orchestrator_service_pb2.RunResponse, _abc.Awaitable[_orchestrator_service_pb2.RunResponse]]:
         """Runs and returns the answer with its receipt.
 
-        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), UNAVAILABLE (too few candidates and a retry can help, or
-        the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot help, or
-        the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
+        Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or
+        budget), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot
+        help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
         """
 
     @_abc_1.abstractmethod

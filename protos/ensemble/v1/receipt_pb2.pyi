@@ -245,9 +245,15 @@ class Receipt(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
     AGREEMENT_FIELD_NUMBER: _builtins.int
+    CACHED_FIELD_NUMBER: _builtins.int
+    CACHED_AGE_FIELD_NUMBER: _builtins.int
     agreement: _builtins.float
     """Output only. How far the good candidates agree, 0 to 1 without unit: the share of the votes that the winner has, where votes were counted, else the mean
     likeness of their words, pair by pair; unset below two good candidates.
+    """
+    cached: _builtins.bool
+    """Output only. True where the answer was made for an equal request of the same tenant before and no model was called for this one; usage and cost are then
+    zero, and calls and stages are empty.
     """
     @_builtins.property
     def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___CallReceipt]:
@@ -273,6 +279,10 @@ class Receipt(_message.Message):
     def cost(self) -> Global___Cost:
         """Output only. All calls' cost."""
 
+    @_builtins.property
+    def cached_age(self) -> _duration_pb2.Duration:
+        """Output only. How long ago a cached answer was made; unset where the answer is not cached."""
+
     def __init__(
         self,
         *,
@@ -283,10 +293,12 @@ class Receipt(_message.Message):
         usage: Global___Usage | None = ...,
         cost: Global___Cost | None = ...,
         agreement: _builtins.float | None = ...,
+        cached: _builtins.bool = ...,
+        cached_age: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "agreement", b"agreement", "cost", b"cost", "latency", b"latency", "overhead", b"overhead", "usage", b"usage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "agreement", b"agreement", "cached_age", b"cached_age", "cost", b"cost", "latency", b"latency", "overhead", b"overhead", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "agreement", b"agreement", "calls", b"calls", "cost", b"cost", "latency", b"latency", "overhead", b"overhead", "stages", b"stages", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_agreement", b"_agreement", "agreement", b"agreement", "cached", b"cached", "cached_age", b"cached_age", "calls", b"calls", "cost", b"cost", "latency", b"latency", "overhead", b"overhead", "stages", b"stages", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agreement: _TypeAlias = _typing.Literal["agreement"]  # noqa: Y015
     _WhichOneofArgType__agreement: _TypeAlias = _typing.Literal["_agreement", b"_agreement"]  # noqa: Y015
