@@ -1,10 +1,12 @@
 """`ensemble batch`: asks many prompts and keeps every answer as it comes; run again, it goes on where it was."""
 
+import hashlib
 from collections.abc import Callable, Coroutine
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from rich.console import Console
 
@@ -15,11 +17,12 @@ from services.cli.batch_output import BatchOutput, output_at
 from services.cli.batch_progress import BatchProgress
 from services.cli.batch_retry import Patience
 from services.cli.batch_run import Ask, ask_all, ask_gateway
-from services.cli.batch_tally import BatchInterrupted, Tally
+from services.cli.batch_tally import BatchInterrupted, BatchStopped, Tally
 from services.cli.ending import print_json
 from services.cli.exit_codes import ExitCode
 from services.cli.gateway_client import gateway_at
 from services.cli.question import Question
+from services.cli.rpc_errors import CallFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +52,8 @@ def run_batch(batch: Batch, run: Callable[[Coroutine[Any, Any, None]], None]) ->
                 run(_through_gateway(batch, prompts, output, tally, progress))
         except KeyboardInterrupt:
             raise BatchInterrupted(tally) from None
+        except CallFailed as unreachable:
+            raise BatchStopped(tally, unreachable) from None
         output.compact()
     if batch.as_json:
         print_json(tally.as_json())
@@ -70,9 +75,13 @@ async def answer_all(prompts: BatchInput, output: BatchOutput, ask: Ask, *, conc
 async def _through_gateway(batch: Batch, prompts: BatchInput, output: BatchOutput, tally: Tally, progress: BatchProgress) -> None:
     template = batch.template
     patience = Patience(attempts=batch.attempts)
+    # Who starts over wants answers anew, not those that the gateway still has under the ids of the run before.
+    afresh = uuid4().hex if batch.force else ""
     async with gateway_at(template.gateway) as client:
 
         async def ask(prompt: Prompt) -> Outcome:
+            if afresh:
+                prompt.request.request_id = hashlib.sha256(f"{afresh}{prompt.request.request_id}".encode()).hexdigest()
             return await ask_gateway(prompt, client, address=template.gateway, timeout=template.timeout_seconds, patience=patience)
 
         def kept(outcome: Outcome) -> None:

@@ -36,7 +36,10 @@ async def ask_all(prompts: Iterator[Prompt], ask: Ask, keep: Keep, *, concurrenc
 
 
 async def ask_gateway(prompt: Prompt, client: GatewayClient, *, address: str, timeout: float, patience: Patience) -> Outcome:
-    """Ask one prompt, each time in a trace of its own, until it is answered or no more may be hoped for."""
+    """Ask one prompt, each time in a trace of its own, until it is answered or no more may be hoped for.
+
+    Raises `CallFailed` where the gateway cannot be reached: that says nothing of the prompt, and the others would fare no better.
+    """
     attempts, waited = 0, 0.0
     while True:
         traced = replace(client, trace=Trace.begun())
@@ -47,8 +50,11 @@ async def ask_gateway(prompt: Prompt, client: GatewayClient, *, address: str, ti
         attempts += 1
         wait = patience.wait_seconds(failure, attempts=attempts, waited_seconds=waited)
         if wait is None:
-            told = CallFailed(failure, address=address, trace_id=traced.trace.trace_id).as_json()
-            return Outcome(standing=standing_after(failure.code, failure.reason, retry_after_seconds=failure.retry_after_seconds), told=told)
+            failed = CallFailed(failure, address=address, trace_id=traced.trace.trace_id)
+            if failure.code == "UNAVAILABLE" and not failure.reason:
+                raise failed
+            standing = standing_after(failure.code, failure.reason, retry_after_seconds=failure.retry_after_seconds)
+            return Outcome(standing=standing, told=failed.as_json())
         await asyncio.sleep(wait)
         waited += wait
 

@@ -77,9 +77,30 @@ class BatchInterrupted(CommandError):
     """Somebody pressed Ctrl-C; what was answered is kept."""
 
     def __init__(self, tally: Tally) -> None:
-        super().__init__(f"interrupted; {tally.words()}; the same command goes on from here", ExitCode.INTERRUPTED)
+        super().__init__(f"interrupted; {_goes_on(tally)}", ExitCode.INTERRUPTED)
         self._tally = tally
 
     def as_json(self) -> dict[str, object]:
         """Return how far it came beside the error."""
         return {**super().as_json(), **self._tally.as_json()}
+
+
+class BatchStopped(CommandError):
+    """The gateway cannot be reached; what was answered is kept."""
+
+    def __init__(self, tally: Tally, reason: CommandError) -> None:
+        super().__init__(str(reason), reason.code, violations=reason.violations)
+        self._tally = tally
+        self._reason = reason
+
+    def lines(self) -> list[str]:
+        """Return why, and how far it came."""
+        return [*self._reason.lines(), _goes_on(self._tally)]
+
+    def as_json(self) -> dict[str, object]:
+        """Return how far it came beside the error."""
+        return {**self._reason.as_json(), **self._tally.as_json()}
+
+
+def _goes_on(tally: Tally) -> str:
+    return f"{tally.words()}; the same command goes on from here"

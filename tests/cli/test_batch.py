@@ -193,12 +193,26 @@ async def test_an_empty_answer_is_a_failure(gateway: FakeBatchGateway, prompts: 
     assert {line["error"]["message"] for line in kept_lines(answers)} == {"the answer is empty"}
 
 
-async def test_a_gateway_that_is_not_there(prompts: Path, answers: Path) -> None:
-    """Leaves lines that another run asks again."""
+async def test_a_gateway_that_cannot_be_reached_ends_the_batch(prompts: Path, answers: Path) -> None:
+    """Nothing is written of any prompt, for nothing was learnt of it; the next run asks them all."""
     done = await ensemble("batch", str(prompts), "-o", str(answers), "-g", NOWHERE, "--attempts", "1")
     assert done.code == 3
-    assert "8 failed (8 may be answered by another run)" in done.err
-    assert kept_ids(answers) == IDS
+    assert f"{NOWHERE} cannot be reached" in done.err
+    assert "0 of 8 answered" in done.err
+    assert "the same command goes on from here" in done.err
+    assert kept_ids(answers) == []
+    done = await ensemble("batch", str(prompts), "-o", str(answers), "-g", NOWHERE, "--attempts", "1", "--json")
+    told = json.loads(done.text)
+    assert (done.code, told["error"]["code"], told["total"], told["answered"]) == (3, "UNAVAILABLE", 8, 0)
+
+
+async def test_what_starts_over_asks_under_other_ids(gateway: FakeBatchGateway, prompts: Path, answers: Path) -> None:
+    """A gateway that keeps answers for repeats would give the old ones; a run that goes on asks under the ids of the one before."""
+    gateway.refusals = {"p3": [WRONG]}
+    for force in ((), ("--force",), ("--force",)):
+        await ensemble(*_words(prompts, answers, gateway, *force))
+    ids = [request.request_id for request in gateway.requests]
+    assert len(set(ids)) == len(ids) == 24
 
 
 @pytest.mark.parametrize("change", ["line", "option", "less"])
