@@ -12,9 +12,10 @@
     |-- DeadlineSpent         nothing to show in time
     |-- DependencyUnavailable another service cannot be reached
     |-- Unsupported           a part of the contract that this version does not serve
+    |-- Bug                   something unexpected, of which the caller is told an id
     `-- RemoteError           another service's refusal, passed on as it came
 
-They are plain data, raised where they are known; `services.chassis.status` alone knows what becomes of each on the wire.
+They are plain data, raised where they are known; `services.chassis.error_table` alone knows what becomes of each on the wire.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,6 +51,11 @@ class Unauthenticated(EnsembleError):
 class NotAllowed(EnsembleError):
     """The caller's credentials do not cover what was asked."""
 
+    def __init__(self, description: str, *, kind: str | None = None) -> None:
+        super().__init__(description)
+        self.kind = kind
+        """What may not be used, for example "profile"; never which one, and never whether it exists."""
+
 
 class NotFound(EnsembleError):
     """Something that was named does not exist."""
@@ -61,13 +67,37 @@ class NotFound(EnsembleError):
         self.name = name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuotaViolation:
+    """One limit of the caller's own that refused."""
+
+    subject: str
+    """The limit's name, for example "tenant/team-a/requests_per_minute"."""
+    description: str
+    """The limit in plain words, with its value."""
+
+
 class QuotaExhausted(EnsembleError):
     """The caller's own quota or budget is spent."""
 
-    def __init__(self, subject: str, description: str, retry_after_seconds: float | None = None) -> None:
-        super().__init__(description)
+    def __init__(
+        self,
+        subject: str,
+        description: str,
+        retry_after_seconds: float | None = None,
+        *,
+        others: Sequence[QuotaViolation] = (),
+        cost_micro_usd: int | None = None,
+    ) -> None:
+        violations = (QuotaViolation(subject=subject, description=description), *others)
+        super().__init__("; ".join(violation.description for violation in violations))
         self.subject = subject
+        self.violations = violations
+        """All limits that refused, each once; the first is that of the subject."""
         self.retry_after_seconds = retry_after_seconds
+        """None where waiting is useless."""
+        self.cost_micro_usd = cost_micro_usd
+        """What the run has cost all the same; None where it has cost nothing."""
 
 
 class Overloaded(EnsembleError):
@@ -140,6 +170,14 @@ class Unsupported(EnsembleError):
     def __init__(self, rpc: str) -> None:
         super().__init__(f"{rpc} is not served by this version")
         self.rpc = rpc
+
+
+class Bug(EnsembleError):
+    """Something unexpected; whoever sees it logs type and place under the id, and nothing else of it leaves."""
+
+    def __init__(self, request_id: str) -> None:
+        super().__init__(f"internal error; request {request_id}")
+        self.request_id = request_id
 
 
 class RemoteError(EnsembleError):

@@ -69,7 +69,7 @@ class Planner:
         if violations:
             raise InvalidInput([FieldViolation(field=at + violation.field, description=violation.description) for violation in violations[:MOST_VIOLATIONS]])
         if not caller.may_use_profile(question.profile or DEFAULT_PROFILE):
-            raise NotAllowed("this tenant may not use that profile")
+            raise NotAllowed("this tenant may not use that profile", kind="profile")
         if profile is None:
             raise NotFound("profile", question.profile or DEFAULT_PROFILE, tuple(filter(caller.may_use_profile, self._profiles)))
 
@@ -84,7 +84,7 @@ class Planner:
         writer = (options.refiner.model,) if options.refiner else ()
         named = (*(member.model for member in panel), *writer)
         if not all(map(caller.may_call, (*named, *_judges_of(options)))):
-            raise NotAllowed("this tenant may not use one of the models that would be called")
+            raise NotAllowed("this tenant may not use one of the models that would be called", kind="model")
         for model in named:
             if model not in self._models:
                 raise NotFound("model", model, tuple(filter(caller.may_call, self._models)))
