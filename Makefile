@@ -6,7 +6,7 @@ UV_VENV := .cache/uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-limiter bench-tails history check lint type proto proto-check breaking lock-check lock clean
+.PHONY: help setup demo test up bench bench-limiter bench-tails history check lint type proto proto-check docs docs-check breaking lock-check lock clean
 
 # .venv keeps the Python it was made with until another one is asked for.
 ifneq ($(origin PYTHON),undefined)
@@ -54,7 +54,7 @@ REPLICAS ?= 2
 history: $(STAMP) ## Drive several limiters over one Redis, with crashes and kills, and check the history (OPS=1500 REPLICAS=2)
 	@$(BIN)/python -m bench.history --ops $(OPS) --replicas $(REPLICAS)
 
-check: lint type proto-check breaking lock-check ## Everything that guards main except the tests
+check: lint type proto-check docs-check breaking lock-check ## Everything that guards main except the tests
 
 lint: $(STAMP) ## Style of the Python code and of the protos
 	$(BIN)/ruff check
@@ -70,6 +70,12 @@ proto: $(STAMP) ## Generate the code of the protos
 
 proto-check: $(STAMP) ## Check that the generated code is fresh
 	$(BIN)/python scripts/generate.py --check protos
+
+docs: $(STAMP) ## Write the generated parts of docs/errors.md
+	$(BIN)/python -m scripts.error_page
+
+docs-check: $(STAMP) ## Check that the generated parts of docs/errors.md are fresh
+	$(BIN)/python -m scripts.error_page --check
 
 breaking: $(STAMP) ## Check that the protos still understand callers of main
 	$(BIN)/python scripts/breaking.py

@@ -34,12 +34,12 @@ EACH = "ID"
 
 
 class Repeat(StrEnum):
-    """Whether the same request may be sent again."""
+    """Whether the same request may be sent again; what stands before the colon is said at a glance."""
 
     USELESS = "no: the same request fails again"
     """Until the request, the credentials or the configuration are others."""
-    LATER = "yes, after the `retry_delay` of RetryInfo; without one with a backoff of your own, from 1 s doubling to 30 s, with jitter"
-    IF_TOLD = "yes, after the `retry_delay` of RetryInfo; without one no: waiting changes nothing"
+    LATER = "yes, later: after the `retry_delay` of RetryInfo, without one with a backoff of your own, from 1 s doubling to 30 s, with jitter"
+    IF_TOLD = "yes, where RetryInfo says when: without one waiting changes nothing"
     ONCE = "yes, once more and at once: it may go otherwise"
     WITH_TIME = "yes, with a longer deadline"
 
