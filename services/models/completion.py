@@ -11,6 +11,8 @@ from services.models.usage import Cost, Usage
 
 PROMPT_ECHOED = "prompt_echoed"
 """The reason of an answer that repeats its prompt, and so is none."""
+MIN_NOT_MET = "denied_min_not_met"
+"""The reason of a call that could have been made, had enough others been granted too."""
 _DENIED = {
     DenialReason.REQUESTS: Outcome.RATE_LIMITED,
     DenialReason.TOKENS: Outcome.RATE_LIMITED,
@@ -119,10 +121,12 @@ def denied(attempt: Attempt, denial: Denial) -> Completion:
             attempt=attempt.number,
             attempt_kind=attempt.kind,
             outcome=_DENIED[denial.reason],
-            reason=f"denied_{denial.reason.lower()}",
+            # Whose limit it was is for the caller to see: its own it can wait for, or have raised.
+            reason=f"denied_{'tenant_' if denial.of_tenant else ''}{denial.reason.lower()}",
             # What could have been had, had the others been granted too, may be had later.
             retryable=denial.retry_after_seconds is not None or denial.reason is DenialReason.MIN_NOT_MET,
             retry_after_seconds=denial.retry_after_seconds,
+            denial=denial,
         )
     )
 

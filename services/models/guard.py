@@ -26,7 +26,7 @@ from services.chassis.telemetry import Telemetry
 from services.models.catalogue import Catalogue, ModelEntry
 from services.models.chat import ChatModel, ChatRequest, ChatResult, OnText, Timeouts
 from services.models.chat_span import chat_span
-from services.models.completion import PROMPT_ECHOED, Attempt, Completion, denied, never_started
+from services.models.completion import MIN_NOT_MET, PROMPT_ECHOED, Attempt, Completion, denied, never_started
 from services.models.local_permits import LocalReply
 from services.models.outcomes import Outcome
 from services.models.patience import wait_seconds
@@ -189,7 +189,7 @@ class GuardedRun:
         if len(asked) >= min_granted:
             return asked
         for attempt, _, _ in asked:
-            attempt.completion = never_started(attempt, Outcome.NOT_STARTED, "denied_min_not_met")
+            attempt.completion = never_started(attempt, Outcome.NOT_STARTED, MIN_NOT_MET)
         self._free(attempt for attempt, _, _ in asked)
         return []
 

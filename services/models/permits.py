@@ -122,6 +122,11 @@ class Denial:
     remaining: int = 0
     """What is left of the limit in its own unit; below zero while it is in debt."""
 
+    @property
+    def of_tenant(self) -> bool:
+        """Whether it was the tenant's own limit or budget, and not the model's."""
+        return self.limit.startswith("tenant/")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcquireRequest:

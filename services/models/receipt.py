@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from services.models.outcomes import Outcome
-from services.models.permits import AttemptKind
+from services.models.permits import AttemptKind, Denial
 from services.models.usage import Cost, Usage
 
 
@@ -32,6 +32,8 @@ class CallReceipt:
     """Whether another attempt may succeed later; not sent on the wire."""
     retry_after_seconds: float | None = None
     attempt_kind: AttemptKind = AttemptKind.FIRST
+    denial: Denial | None = None
+    """The limiter's word where it denied the permit; not sent on the wire."""
 
     def shifted(self, seconds: float) -> "CallReceipt":
         """Return the same record counted from an origin that lies `seconds` earlier."""

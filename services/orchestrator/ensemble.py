@@ -51,8 +51,8 @@ class Ensemble:
     async def run(self, plan: RunPlan, deadline: Deadline, emit: Emit | None = None) -> RunResult:
         """Run a plan within the deadline, telling `emit` what happens.
 
-        Raises `InvalidInput`, `NotFound`, `NoQuorum`, `InvalidAnswer`, `DeadlineSpent` or `DependencyUnavailable`. Whatever the end, no model call is left
-        running.
+        Raises `InvalidInput`, `NotFound`, `QuotaExhausted`, `NoQuorum`, `InvalidAnswer`, `DeadlineSpent` or `DependencyUnavailable`. Whatever the end, no model
+        call is left running.
         """
         strategy = self.strategies.get(plan.strategy)
         if strategy is None:

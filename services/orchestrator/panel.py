@@ -22,6 +22,7 @@ from services.models.completion import Attempt, PlannedCall
 from services.models.outcomes import Outcome
 from services.orchestrator.run import Run, Survivor, too_few
 from services.orchestrator.spans import panel_span
+from services.orchestrator.tenant_quota import QUORUM_UNREACHABLE
 
 Decided = Callable[[Sequence[Survivor], Sequence[PlannedCall]], Awaitable[bool]]
 """Tells whether good answers so far settle the matter, whatever the calls still under way may bring."""
@@ -62,7 +63,7 @@ async def gather(
 ) -> list[Survivor]:
     """Make the calls and return the good answers, in the order of the calls; the run knows all of them afterwards.
 
-    Raises `NoQuorum` or `DeadlineSpent` where there are fewer than the quorum, `DependencyUnavailable` where the limiter cannot be reached.
+    Raises `QuotaExhausted`, `NoQuorum` or `DeadlineSpent` where there are fewer than the quorum, `DependencyUnavailable` where the limiter cannot be reached.
     """
     survivors = await gather_any(run, calls, quorum, deadline, stage=stage, decided=decided)
     if len(survivors) < quorum:
@@ -163,7 +164,7 @@ class Panel:
                     # Those that were denied have not been missed until now.
                     pending |= {self._begin(seat) for seat in self._seats if seat.may_heal}
                     if len(good) + len(pending) < self._quorum:
-                        self._stop(pending, Outcome.CANCELLED, "quorum_unreachable")
+                        self._stop(pending, Outcome.CANCELLED, QUORUM_UNREACHABLE)
                         break
                 patience = stop_at - self._run.clock()
                 done: set[asyncio.Task[None]] = set()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.chassis.deadline import Deadline
-from services.chassis.errors import DeadlineSpent, NoQuorum
+from services.chassis.errors import DeadlineSpent, NoQuorum, QuotaExhausted
 from services.chassis.telemetry import Telemetry
 from services.models.answering import Answered, OnAttempt
 from services.models.completion import Attempt, Completion, PlannedCall
@@ -22,6 +22,7 @@ from services.orchestrator.agreement import Bag, agreement_of, bag_of, most_agre
 from services.orchestrator.events import AnswerDelta, Candidate, CandidateDelta, CandidateFinished, CandidateStarted, Emit, StageFinished
 from services.orchestrator.hedges import Hedges
 from services.orchestrator.recent_latencies import RecentLatencies
+from services.orchestrator.tenant_quota import quota_exhausted
 
 _OF_PERMITS = frozenset({Degradation.LIMITER_DOWN, Degradation.LIMITER_STORE_DOWN, Degradation.MAX_COST_REACHED})
 
@@ -212,13 +213,17 @@ def _listener(say: _Say) -> Listener:
     return Listener(on_text=on_text, on_restart=on_restart)
 
 
-def too_few(run: Run, calls: Sequence[PlannedCall], needed: int, deadline: Deadline) -> NoQuorum | DeadlineSpent:
-    """Return the error that says why there are too few candidates: nothing arrived before the deadline, or too many members failed."""
+def too_few(run: Run, calls: Sequence[PlannedCall], needed: int, deadline: Deadline) -> QuotaExhausted | NoQuorum | DeadlineSpent:
+    """Return the error that says why there are too few: nothing arrived before the deadline, the tenant's own limits were in the way, or members failed."""
     ended: Mapping[str, Completion] = {call.candidate_id: run.completion(call) for call in calls}
+    receipts = [completion.receipt for completion in ended.values()]
     succeeded = sum(completion.ok for completion in ended.values())
     if succeeded == 0 and deadline.expired:
         return DeadlineSpent("the panel", run.cost_micro_usd)
-    healing = healing_seconds([completion.receipt for completion in ended.values() if not completion.ok], needed - succeeded)
+    exhausted = quota_exhausted(receipts, needed, run.cost_micro_usd)
+    if exhausted is not None:
+        return exhausted
+    healing = healing_seconds([receipt for receipt in receipts if receipt.outcome is not Outcome.OK], needed - succeeded)
     return NoQuorum(
         needed=needed,
         succeeded=succeeded,

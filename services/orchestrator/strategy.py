@@ -39,5 +39,5 @@ class Strategy(Protocol):
         return ()
 
     async def answer(self, run: Run) -> Answer:
-        """Make the answer. Raises `NoQuorum`, `DeadlineSpent` or `DependencyUnavailable`."""
+        """Make the answer. Raises `QuotaExhausted`, `NoQuorum`, `DeadlineSpent` or `DependencyUnavailable`."""
         ...

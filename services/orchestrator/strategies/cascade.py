@@ -55,7 +55,7 @@ class Cascade(Strategy):
         return with_refiner(of_one_answer(plan))
 
     async def answer(self, run: Run) -> Answer:
-        """Ask stage by stage. Raises `NoQuorum` where no stage answers, `DeadlineSpent` where time runs out first."""
+        """Ask stage by stage. Raises `QuotaExhausted` or `NoQuorum` where no stage answers, `DeadlineSpent` where time runs out first."""
         asked = parameters_of(CascadeParameters, run.plan)
         scored: list[tuple[float, Survivor]] = []
         for stage, member in enumerate(run.plan.members, start=1):

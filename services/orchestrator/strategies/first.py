@@ -41,7 +41,7 @@ class First(Strategy):
         return of_one_answer(plan)
 
     async def answer(self, run: Run) -> Answer:
-        """Race. Raises `NoQuorum` where none answers, `DeadlineSpent` where time runs out first."""
+        """Race. Raises `QuotaExhausted` or `NoQuorum` where none answers, `DeadlineSpent` where time runs out first."""
         started = run.clock()
         race = _Race(run)
         try:

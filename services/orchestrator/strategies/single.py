@@ -26,7 +26,7 @@ class Single(Strategy):
         return of_one_answer(plan)
 
     async def answer(self, run: Run) -> Answer:
-        """Try each call in turn. Raises `NoQuorum` where none answers, `DeadlineSpent` where time runs out first."""
+        """Try each call in turn. Raises `QuotaExhausted` or `NoQuorum` where none answers, `DeadlineSpent` where time runs out first."""
         started = run.clock()
         text = LeadingText(run.answer_listener())
         try:
