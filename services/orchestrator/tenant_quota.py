@@ -16,9 +16,9 @@ QUORUM_UNREACHABLE = "quorum_unreachable"
 """The reason of a call that was given up because too few others could be had."""
 _GIVEN_UP = frozenset({MIN_NOT_MET, QUORUM_UNREACHABLE})
 _LIMITS = {
-    "requests_per_minute": "limit of {count} requests a minute",
-    "tokens_per_minute": "limit of {count} tokens a minute",
-    "concurrency": "limit of {count} calls at once",
+    "requests_per_minute": "limit of {count} request{s} a minute",
+    "tokens_per_minute": "limit of {count} token{s} a minute",
+    "concurrency": "limit of {count} call{s} at once",
     "budget_per_day": "budget of {usd} USD a day (UTC)",
     "budget_per_month": "budget of {usd} USD a month (UTC)",
 }
@@ -44,7 +44,7 @@ def _in_words(denial: Denial) -> str:
     """Return a limit of a tenant with its value, and whether it is used up or too small for the call."""
     phrase = _LIMITS.get(denial.limit.rpartition("/")[2], "limit of {count}")
     usd = f"{denial.limit_value / 1_000_000:.6f}".rstrip("0").rstrip(".")
-    limit = f"the tenant's {phrase.format(count=denial.limit_value, usd=usd)}"
+    limit = f"the tenant's {phrase.format(count=denial.limit_value, s='' if denial.limit_value == 1 else 's', usd=usd)}"
     match denial.reason:
         case DenialReason.TOO_LARGE:
             return f"one call of this request needs more than {limit} ever allows"
