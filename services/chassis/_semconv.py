@@ -39,6 +39,9 @@ GEN_AI_EVALUATION_NAME: Final = "gen_ai.evaluation.name"
 GEN_AI_EVALUATION_SCORE_VALUE: Final = "gen_ai.evaluation.score.value"
 
 # Our own
+ENSEMBLE_ADMISSION_WAIT: Final = "ensemble.admission.wait"
+ENSEMBLE_ADMISSION_REFUSALS: Final = "ensemble.admission.refusals"
+ENSEMBLE_REASON: Final = "ensemble.reason"
 ENSEMBLE_MEMBER: Final = "ensemble.member"
 ENSEMBLE_ATTEMPT: Final = "ensemble.attempt"
 ENSEMBLE_HEDGE: Final = "ensemble.hedge"

@@ -15,6 +15,7 @@ from services.chassis.error_details import BAD_REQUEST, LEFT_OUT, QUOTA_FAILURE,
 from services.chassis.errors import (
     Bug,
     DeadlineSpent,
+    DeadlineTooShort,
     DependencyUnavailable,
     EnsembleError,
     InvalidAnswer,
@@ -232,6 +233,19 @@ TABLE: tuple[Row, ...] = (
         repeat=Repeat.WITH_TIME,
         spent=Spent.MAYBE,
         metadata={"stage": Key(meaning='what the time ran out in, for example "the panel" or "the limiter"'), "cost_micro_usd": _COST},
+    ),
+    Row(
+        kind=DeadlineTooShort,
+        code=Code.DEADLINE_EXCEEDED,
+        reason="DEADLINE_TOO_SHORT",
+        situation="Less time is left than any recent run of the profile took, so the request was refused at once rather than billed and thrown away.",
+        advice="Allow more time, or take a profile of faster models; skip_deadline_check runs it all the same.",
+        repeat=Repeat.WITH_TIME,
+        metadata={
+            "profile": Key(meaning="the profile"),
+            "recent_seconds": Key(meaning="what the fastest of its recent runs took", value=lambda error: f"{error.recent_seconds:.3f}"),
+            "left_seconds": Key(meaning="what was left of the deadline", value=lambda error: f"{error.left_seconds:.3f}"),
+        },
     ),
     Row(
         kind=DependencyUnavailable,

@@ -10,6 +10,7 @@
     |-- NoQuorum              fewer candidates than needed
     |-- InvalidAnswer         an answer that is not what was asked for
     |-- DeadlineSpent         nothing to show in time
+    |-- DeadlineTooShort      less time than any run like this one took lately
     |-- DependencyUnavailable another service cannot be reached
     |-- Unsupported           a part of the contract that this version does not serve
     |-- Bug                   something unexpected, of which the caller is told an id
@@ -153,6 +154,19 @@ class DeadlineSpent(EnsembleError):
         self.stage = stage
         self.cost_micro_usd = cost_micro_usd
         """What the run has cost all the same; None where nobody knows."""
+
+
+class DeadlineTooShort(EnsembleError):
+    """Less time is left than any recent run like this one took; nothing was begun."""
+
+    def __init__(self, profile: str, *, recent_seconds: float, left_seconds: float) -> None:
+        super().__init__(
+            f"{left_seconds:.3f} s are left, and no recent run of the profile took less than {recent_seconds:.3f} s; skip_deadline_check runs it all the same"
+        )
+        self.profile = profile
+        self.recent_seconds = recent_seconds
+        """What the fastest of the recent runs took."""
+        self.left_seconds = left_seconds
 
 
 class DependencyUnavailable(EnsembleError):

@@ -10,7 +10,7 @@ Handlers that were cancelled get time to give back what they hold, before the ch
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 
@@ -67,11 +67,17 @@ class RunningServer:
 
 
 @asynccontextmanager
-async def serve(service_name: str, register: Callable[[grpc.aio.Server], None], settings: ServerSettings, telemetry: Telemetry) -> AsyncIterator[RunningServer]:
-    """Serve until left, then drain; being cancelled meanwhile ends the grace. Raises `CannotListenError`."""
+async def serve(
+    service_name: str,
+    register: Callable[[grpc.aio.Server], None],
+    settings: ServerSettings,
+    telemetry: Telemetry,
+    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+) -> AsyncIterator[RunningServer]:
+    """Serve until left, then drain; being cancelled meanwhile ends the grace. The service's own interceptors stand within ours. Raises `CannotListenError`."""
     calls = CallsInFlight()
     tracing = ServerTracing(telemetry, calls)
-    server = grpc.aio.server(interceptors=[tracing, ErrorBoundary()], options=_options(settings))
+    server = grpc.aio.server(interceptors=[tracing, ErrorBoundary(), *interceptors], options=_options(settings))
     component_health = ComponentHealth(service_name)
     register(server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(component_health), server)

@@ -11,10 +11,17 @@ from services.chassis.channel import open_channel
 from services.chassis.configuration import Configuration
 from services.chassis.server import RunningServer, serve
 from services.chassis.telemetry import TelemetrySettings, start_telemetry
+from services.gateway.admission import Admission
+from services.gateway.admission_metrics import AdmissionMetrics
+from services.gateway.admitted import Admitted
 from services.gateway.grpc_availability import GrpcAvailability
+from services.gateway.grpc_calls_cap import CallsCap
 from services.gateway.grpc_runs import GrpcRuns
+from services.gateway.load_rules import LoadRules
 from services.gateway.planner import Planner, new_run_id
 from services.gateway.profiles import profiles_from
+from services.gateway.recent_runs import RecentRuns
+from services.gateway.retry_pace import RetryPace
 from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
 from services.models.catalogue import Catalogue
@@ -52,11 +59,14 @@ async def application(configuration: Configuration, *, listen: str | None = None
             open_channel(settings.orchestrator, telemetry, health_service=ORCHESTRATOR_SERVICE) as orchestrator,
             open_channel(settings.limiter, telemetry, health_service=LIMITER_SERVICE) as limiter,
         ):
+            rules, metrics = LoadRules.from_configuration(configuration), AdmissionMetrics(telemetry)
+            admission = Admission(rules, RetryPace(rules.concurrency), on_refusal=metrics.refused)
+            recent = RecentRuns() if rules.deadline_check else None
             servicer = GatewayServicer(
                 planner=Planner(profiles, catalogue.names(), new_id),
                 profiles=profiles.values(),
                 models=[catalogue.get(name) for name in catalogue.names()],
-                runs=GrpcRuns(orchestrator),
+                runs=Admitted(GrpcRuns(orchestrator), admission, recent, metrics),
                 availability=GrpcAvailability(limiter),
                 settings=settings,
             )
@@ -64,7 +74,7 @@ async def application(configuration: Configuration, *, listen: str | None = None
             def register(server: grpc.aio.Server) -> None:
                 gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(servicer, server)
 
-            async with serve(SERVICE, register, settings.server, telemetry) as server:
+            async with serve(SERVICE, register, settings.server, telemetry, [CallsCap(rules.most_calls, admission.retry_after_seconds)]) as server:
                 server.health.set("orchestrator", False)
                 following = asyncio.create_task(follow(orchestrator, lambda ready: server.health.set("orchestrator", ready)), name="orchestrator's readiness")
                 try:

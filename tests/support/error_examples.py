@@ -10,6 +10,7 @@ from services.chassis import errors
 from services.chassis.errors import (
     Bug,
     DeadlineSpent,
+    DeadlineTooShort,
     DependencyUnavailable,
     EnsembleError,
     FieldViolation,
@@ -74,6 +75,13 @@ EXAMPLES: list[Example] = [
         Code.FAILED_PRECONDITION,
         "NO_QUORUM",
         {"needed": "1", "succeeded": "0", "cost_micro_usd": "70"},
+        [],
+    ),
+    (
+        DeadlineTooShort("careful", recent_seconds=2.5, left_seconds=0.0625),
+        Code.DEADLINE_EXCEEDED,
+        "DEADLINE_TOO_SHORT",
+        {"profile": "careful", "recent_seconds": "2.500", "left_seconds": "0.062"},
         [],
     ),
     (DependencyUnavailable("limiter", 0.25), Code.UNAVAILABLE, "LIMITER_UNAVAILABLE", {"service": "limiter"}, ["RetryInfo"]),

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from services.chassis.configuration.durations import CallSeconds, GraceSeconds, LongSeconds
+from services.chassis.configuration.gateway_load import GatewayLoadSection
 from services.chassis.configuration.models import Share
 from services.chassis.configuration.section import Address, Section, Target
 from services.chassis.configuration.store import DownPolicy, StoreSection
@@ -38,6 +39,7 @@ class GatewaySection(ServerSection):
     """The deadline of a call that came without one."""
     deadline_cap_seconds: CallSeconds = Field(default=600.0, alias="deadline_cap")
     """The longest deadline; a later one is cut to it."""
+    load: GatewayLoadSection = Field(default_factory=GatewayLoadSection)
 
     @field_validator("deadline_cap_seconds")
     @classmethod
