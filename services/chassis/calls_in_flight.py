@@ -26,8 +26,8 @@ class CallsInFlight:
         if self.count == 0:
             self._idle.set()
 
-    async def ended(self, within_seconds: float) -> bool:
-        """Wait until no call is left; return whether that came in time."""
+    async def ended(self, within_seconds: float | None) -> bool:
+        """Wait until no call is left, with None for as long as it takes; return whether that came in time."""
         waiting = asyncio.ensure_future(self._idle.wait())
         try:
             await asyncio.wait([waiting], timeout=within_seconds)

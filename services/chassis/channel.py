@@ -7,12 +7,17 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from services.chassis.certificates import Certificates, Identity
 from services.chassis.client_tracing import client_interceptors
 from services.chassis.deadline import Deadline
+from services.chassis.renewed_channel import renewed_channel
+from services.chassis.rotation import rotating
 from services.chassis.telemetry import Telemetry
 
 MAX_MESSAGE_BYTES = 8 << 20
 """The limit in both directions, on both ends; gRPC's own is 4 MiB."""
+MAX_METADATA_BYTES = 16 << 10
+"""Of headers or of trailers, names and 32 bytes for each entry counted, on both ends; gRPC's own limit is by chance from 8 KiB on."""
 LEAST_TIMEOUT_SECONDS = 0.001
 TRAVEL_SECONDS = 0.02
 """For an answer's way back."""
@@ -31,9 +36,25 @@ _IDEMPOTENT = {
 
 
 @asynccontextmanager
-async def open_channel(target: str, telemetry: Telemetry, *, health_service: str) -> AsyncIterator[grpc.aio.Channel]:
-    """Open a channel; `health_service` is the full name under which the other end reports its health."""
-    async with grpc.aio.insecure_channel(target, options=_options(health_service), interceptors=client_interceptors(telemetry, target)) as channel:
+async def open_channel(target: str, telemetry: Telemetry, *, health_service: str, identity: Identity | None = None) -> AsyncIterator[grpc.aio.Channel]:
+    """Open a channel; `health_service` is the full name under which the other end reports its health.
+
+    With an identity it speaks TLS and is renewed whenever the identity's files change. Raises `ConfigurationError` where they cannot be used.
+    """
+    interceptors = client_interceptors(telemetry, target)
+    options = _options(health_service)
+    if identity is None:
+        async with grpc.aio.insecure_channel(target, options=options, interceptors=interceptors) as channel:
+            yield channel
+        return
+    if identity.server_name is not None:
+        options.append(("grpc.ssl_target_name_override", identity.server_name))
+
+    def make(certificates: Certificates) -> grpc.aio.Channel:
+        credentials = grpc.ssl_channel_credentials(certificates.ca, certificates.key, certificates.chain)
+        return grpc.aio.secure_channel(target, credentials, options=options, interceptors=interceptors)
+
+    async with rotating(identity.files) as certificates, renewed_channel(make, certificates) as channel:
         yield channel
 
 
@@ -69,6 +90,8 @@ def _options(health_service: str) -> list[tuple[str, str | int]]:
         ("grpc.service_config", json.dumps(service_config)),
         ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
         ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         # A service that was restarted is used again within about a second.

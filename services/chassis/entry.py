@@ -20,7 +20,7 @@ EXIT_CONFIGURATION = 2
 class Application(Protocol):
     """A service's composition root."""
 
-    def __call__(self, configuration: Configuration, *, listen: str | None = None) -> AbstractAsyncContextManager[RunningServer]:
+    def __call__(self, configuration: Configuration, *, listen: str | None = None, insecure: bool = False) -> AbstractAsyncContextManager[RunningServer]:
         """Run the service while the context is open."""
         ...
 
@@ -29,7 +29,7 @@ class Rereading(Protocol):
     """The composition root of a service that goes by another configuration without being restarted."""
 
     def __call__(
-        self, configuration: Configuration, *, listen: str | None = None, source: ConfigurationSource | None = None
+        self, configuration: Configuration, *, listen: str | None = None, insecure: bool = False, source: ConfigurationSource | None = None
     ) -> AbstractAsyncContextManager[RunningServer]:
         """Run the service while the context is open, and look at the source now and then."""
         ...
@@ -46,15 +46,16 @@ def main(
     parser = argparse.ArgumentParser(description="Run one of Ensemble's services.")
     parser.add_argument("--config", type=Path, help="configuration file (default: $ENSEMBLE_CONFIG, else ensemble.yaml in the working folder)")
     parser.add_argument("--listen", help="HOST:PORT instead of the configured one")
+    parser.add_argument("--insecure", action="store_true", help="listen where others can reach it also without TLS and authentication")
     options = parser.parse_args(arguments)
     set_up_logs()
     try:
         configuration = load_configuration(options.config)
         if rereading is not None:
             source = ConfigurationSource(file=configuration_file(options.config), read=lambda: load_configuration(options.config))
-            service = rereading(configuration, listen=options.listen, source=source)
+            service = rereading(configuration, listen=options.listen, insecure=options.insecure, source=source)
         elif application is not None:
-            service = application(configuration, listen=options.listen)
+            service = application(configuration, listen=options.listen, insecure=options.insecure)
         else:
             raise ValueError("there is nothing to run")
         asyncio.run(run(service))

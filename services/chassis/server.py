@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 import grpc
@@ -19,9 +19,13 @@ from grpc_health.v1 import health, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.chassis.calls_in_flight import CallsInFlight
-from services.chassis.channel import MAX_MESSAGE_BYTES
+from services.chassis.channel import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
+from services.chassis.configuration import Configuration, ServerSection
 from services.chassis.error_boundary import ErrorBoundary
 from services.chassis.health import ComponentHealth, HealthServicer
+from services.chassis.listening import Exposure, refuse_openness
+from services.chassis.rotation import RotatingCertificates, rotating
+from services.chassis.server_tls import KnownCallers, ServerTls, server_credentials
 from services.chassis.server_tracing import ServerTracing
 from services.chassis.telemetry import Telemetry
 
@@ -54,6 +58,37 @@ class ServerSettings:
     """The limit in both directions."""
     reflection: bool = True
     """Let clients ask the server for its services and messages."""
+    section: str = ""
+    """The server's section of the configuration, for messages."""
+    tls: ServerTls | None = None
+    """What it shows and whom it lets in; None for plain text."""
+    authenticated: bool = False
+    """Whether it knows who calls, by certificates or otherwise."""
+    insecure: bool = False
+    """Listen where others can reach it without TLS or without knowing them all the same; the operator says that he knows."""
+    max_concurrent_streams: int = 1024
+    """Calls that one connection may have under way; more wait at the caller's end."""
+    handshake_seconds: float = 10.0
+    """How long a new connection may take until it is ready for calls."""
+
+    @classmethod
+    def of_internal(cls, name: str, section: ServerSection, configuration: Configuration, listen: str | None, *, insecure: bool) -> "ServerSettings":
+        """Return those of a service that only our own services call: with `tls`, each must show a certificate; `listen` stands above the section."""
+        tls = configuration.tls
+        return cls(
+            listen=listen or section.listen,
+            grace_seconds=section.grace_seconds,
+            reflection=section.reflection,
+            section=name,
+            tls=None if tls is None else ServerTls(files=tls.files, demands_client=True, callers=frozenset(tls.callers)),
+            authenticated=tls is not None,
+            insecure=insecure,
+        )
+
+    @property
+    def exposure(self) -> Exposure:
+        """What the server has to show to those whom it does not know."""
+        return Exposure(section=self.section, listen=self.listen, encrypted=self.tls is not None, authenticated=self.authenticated)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,19 +109,46 @@ async def serve(
     telemetry: Telemetry,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
 ) -> AsyncIterator[RunningServer]:
-    """Serve until left, then drain; being cancelled meanwhile ends the grace. The service's own interceptors stand within ours. Raises `CannotListenError`."""
+    """Serve until left, then drain; being cancelled meanwhile ends the grace. The service's own interceptors stand within ours.
+
+    Raises `CannotListenError`, or `ConfigurationError` where others could reach the server without TLS or without being known, or its certificates will not do.
+    """
+    if settings.exposure.open:
+        if not settings.insecure:
+            refuse_openness(settings.exposure)
+        _log.warning("%s listens on %s, where others can reach it, without %s (--insecure)", service_name, settings.listen, settings.exposure.missing)
+    async with AsyncExitStack() as stack:
+        certificates = None if settings.tls is None else await stack.enter_async_context(rotating(settings.tls.files))
+        yield await stack.enter_async_context(_serving(service_name, register, settings, telemetry, interceptors=interceptors, certificates=certificates))
+
+
+@asynccontextmanager
+async def _serving(
+    service_name: str,
+    register: Callable[[grpc.aio.Server], None],
+    settings: ServerSettings,
+    telemetry: Telemetry,
+    *,
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
+    certificates: RotatingCertificates | None,
+) -> AsyncIterator[RunningServer]:
     calls = CallsInFlight()
     tracing = ServerTracing(telemetry, calls)
-    server = grpc.aio.server(interceptors=[tracing, ErrorBoundary(), *interceptors], options=_options(settings))
+    callers = [] if settings.tls is None or not settings.tls.callers else [KnownCallers(settings.tls.callers)]
+    server = grpc.aio.server(interceptors=[tracing, ErrorBoundary(), *callers, *interceptors], options=_options(settings))
     component_health = ComponentHealth(service_name)
     register(server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(component_health), server)
     if settings.reflection:
         reflection.enable_server_reflection((service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     try:
-        port = server.add_insecure_port(settings.listen)
+        if settings.tls is None or certificates is None:
+            port = server.add_insecure_port(settings.listen)
+        else:
+            port = server.add_secure_port(settings.listen, server_credentials(settings.tls, certificates))
     except RuntimeError as error:
-        raise CannotListenError(f"cannot listen on {settings.listen}: it is taken or does not exist") from error
+        kind = "" if settings.tls is None else f", or gRPC does not take the kind of key in {settings.tls.files.section}.key"
+        raise CannotListenError(f"cannot listen on {settings.listen}: it is taken or does not exist{kind}") from error
     address = f"{settings.listen.rpartition(':')[0]}:{port}"
     tracing.listening_on(address)
     await server.start()
@@ -140,6 +202,13 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
     return [
         # On by default in gRPC: a second server would silently share the port.
         ("grpc.so_reuseport", 0),
+        # Not limited in gRPC: one connection could begin calls, each with a task and its memory, until there is none left.
+        ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        # Beyond the first gRPC refuses by chance, ever more likely up to the second; with both the same it is certain on either side.
+        ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+        # Two minutes in gRPC: whoever connects and says nothing would hold a socket for as long.
+        ("grpc.server_handshake_timeout_ms", round(settings.handshake_seconds * 1000)),
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # Our clients send a keepalive every 30 s, also without calls.

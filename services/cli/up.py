@@ -40,7 +40,12 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    configuration: Configuration, *, port_base: int | None = None, embedded_model: bool = True, source: ConfigurationSource | None = None
+    configuration: Configuration,
+    *,
+    port_base: int | None = None,
+    embedded_model: bool = True,
+    insecure: bool = False,
+    source: ConfigurationSource | None = None,
 ) -> AsyncIterator[Running]:
     """Run the services while the context is open; they stop in the reverse order, each draining first.
 
@@ -54,13 +59,13 @@ async def running(
             configuration = _with_model_at(configuration, url)
         listen: Mapping[str, str | None] = dict.fromkeys(SERVICES) if port_base is None else consecutive(port_base)
         # From the inside out, so that each knows the real addresses of those it calls.
-        permits = await stack.enter_async_context(limiter(configuration, listen=listen["limiter"], source=source))
+        permits = await stack.enter_async_context(limiter(configuration, listen=listen["limiter"], insecure=insecure, source=source))
         configuration = _section(configuration, "refiner", limiter=permits.address)
-        refining = await stack.enter_async_context(refiner(configuration, listen=listen["refiner"]))
+        refining = await stack.enter_async_context(refiner(configuration, listen=listen["refiner"], insecure=insecure))
         configuration = _section(configuration, "orchestrator", limiter=permits.address, refiner=refining.address)
-        runs = await stack.enter_async_context(orchestrator(configuration, listen=listen["orchestrator"]))
+        runs = await stack.enter_async_context(orchestrator(configuration, listen=listen["orchestrator"], insecure=insecure))
         configuration = _section(configuration, "gateway", limiter=permits.address, orchestrator=runs.address)
-        front = await stack.enter_async_context(gateway(configuration, listen=listen["gateway"]))
+        front = await stack.enter_async_context(gateway(configuration, listen=listen["gateway"], insecure=insecure))
         yield Running(gateway=front, orchestrator=runs, limiter=permits, refiner=refining, model_url=url, traces_to=configuration.telemetry.endpoint)
 
 

@@ -48,16 +48,18 @@ async def follow(channel: grpc.aio.Channel, tell: Callable[[bool], None]) -> Non
 
 
 @asynccontextmanager
-async def application(configuration: Configuration, *, listen: str | None = None, new_id: Callable[[], str] = new_run_id) -> AsyncIterator[RunningServer]:
+async def application(
+    configuration: Configuration, *, listen: str | None = None, insecure: bool = False, new_id: Callable[[], str] = new_run_id
+) -> AsyncIterator[RunningServer]:
     """Run the gateway; tests pass a source of run ids."""
-    settings = GatewaySettings.from_configuration(configuration, listen)
+    settings = GatewaySettings.from_configuration(configuration, listen, insecure=insecure)
     catalogue = Catalogue.from_configuration(configuration)
     profiles = profiles_from(configuration)
     telemetry = start_telemetry("gateway", TelemetrySettings.from_configuration(configuration))
     try:
         async with (
-            open_channel(settings.orchestrator, telemetry, health_service=ORCHESTRATOR_SERVICE) as orchestrator,
-            open_channel(settings.limiter, telemetry, health_service=LIMITER_SERVICE) as limiter,
+            open_channel(settings.orchestrator, telemetry, health_service=ORCHESTRATOR_SERVICE, identity=configuration.identity) as orchestrator,
+            open_channel(settings.limiter, telemetry, health_service=LIMITER_SERVICE, identity=configuration.identity) as limiter,
         ):
             rules, metrics = LoadRules.from_configuration(configuration), AdmissionMetrics(telemetry)
             admission = Admission(rules, RetryPace(rules.concurrency), on_refusal=metrics.refused)

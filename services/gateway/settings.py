@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from services.chassis.configuration import Configuration
 from services.chassis.server import ServerSettings
+from services.chassis.server_tls import ServerTls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,13 +22,29 @@ class GatewaySettings:
     """A longer deadline is cut to this."""
 
     @classmethod
-    def from_configuration(cls, configuration: Configuration, listen: str | None) -> "GatewaySettings":
+    def from_configuration(cls, configuration: Configuration, listen: str | None, *, insecure: bool = False) -> "GatewaySettings":
         """Take the gateway's section; `listen` stands above it."""
         section = configuration.gateway
         return cls(
-            server=ServerSettings(listen=listen or section.listen, grace_seconds=section.grace_seconds, reflection=section.reflection),
+            server=ServerSettings(
+                listen=listen or section.listen,
+                grace_seconds=section.grace_seconds,
+                reflection=section.reflection,
+                section="gateway",
+                tls=_tls(configuration),
+                authenticated=section.tls is not None and section.tls.client_ca is not None,
+                insecure=insecure,
+            ),
             orchestrator=section.orchestrator,
             limiter=section.limiter,
             default_deadline_seconds=section.default_deadline_seconds,
             deadline_cap_seconds=section.deadline_cap_seconds,
         )
+
+
+def _tls(configuration: Configuration) -> ServerTls | None:
+    """Return what callers see: the gateway's own certificate, else the one it has among the services, with which it asks nobody for one."""
+    own, among_services = configuration.gateway.tls, configuration.tls
+    if own is not None:
+        return ServerTls(files=own.files, demands_client=own.client_ca is not None)
+    return None if among_services is None else ServerTls(files=among_services.files)

@@ -35,12 +35,13 @@ async def application(
     configuration: Configuration,
     *,
     listen: str | None = None,
+    insecure: bool = False,
     source: ConfigurationSource | None = None,
     clock: Callable[[], float] = time.monotonic,
     uniform: Uniform = random.uniform,
 ) -> AsyncIterator[RunningServer]:
     """Run the limiter; tests pass a clock and a source of jitter. Raises `CannotStartError` where the store cannot keep permits."""
-    settings = LimiterSettings.from_configuration(configuration, listen)
+    settings = LimiterSettings.from_configuration(configuration, listen, insecure=insecure)
     telemetry = start_telemetry("limiter", TelemetrySettings.from_configuration(configuration))
     try:
         async with _store(settings, clock, uniform) as store:

@@ -18,11 +18,11 @@ class LimiterSettings:
     store: StoreSection
 
     @classmethod
-    def from_configuration(cls, configuration: Configuration, listen: str | None) -> "LimiterSettings":
+    def from_configuration(cls, configuration: Configuration, listen: str | None, *, insecure: bool = False) -> "LimiterSettings":
         """Take the limiter's section and the limits of models and tenants; `listen` stands above the section."""
         section = configuration.limiter
         return cls(
-            server=ServerSettings(listen=listen or section.listen, grace_seconds=section.grace_seconds, reflection=section.reflection),
+            server=ServerSettings.of_internal("limiter", section, configuration, listen, insecure=insecure),
             limits=limits_of(configuration),
             store=section.store,
         )

@@ -28,7 +28,7 @@ async def open_guard(
     """
     opened: Mapping[str, ChatModel] = {} if providers is not None else open_providers(configuration)
     try:
-        async with open_channel(limiter, telemetry, health_service=LIMITER_SERVICE) as channel:
+        async with open_channel(limiter, telemetry, health_service=LIMITER_SERVICE, identity=configuration.identity) as channel:
             local = LocalPermits.from_configuration(configuration, limiter_down)
             permits = FallbackPermits(GrpcPermits(channel), local)
             reporter = OutcomeReporter(permits, local=local, batch_per_context=telemetry.enabled)

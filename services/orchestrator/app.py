@@ -61,15 +61,15 @@ class GrpcRefiner:
 
 @asynccontextmanager
 async def application(
-    configuration: Configuration, *, listen: str | None = None, providers: Mapping[str, ChatModel] | None = None
+    configuration: Configuration, *, listen: str | None = None, insecure: bool = False, providers: Mapping[str, ChatModel] | None = None
 ) -> AsyncIterator[RunningServer]:
     """Run the orchestrator; tests pass fake providers."""
-    settings = OrchestratorSettings.from_configuration(configuration, listen)
+    settings = OrchestratorSettings.from_configuration(configuration, listen, insecure=insecure)
     telemetry = start_telemetry("orchestrator", TelemetrySettings.from_configuration(configuration))
     try:
         async with (
             open_guard(configuration, settings.limiter, settings.limiter_down, telemetry, providers=providers) as guard,
-            open_channel(settings.refiner, telemetry, health_service=REFINER_SERVICE) as channel,
+            open_channel(settings.refiner, telemetry, health_service=REFINER_SERVICE, identity=configuration.identity) as channel,
         ):
             servicer = OrchestratorServicer(Ensemble(guard=guard, refiner=GrpcRefiner(channel), telemetry=telemetry))
 

@@ -20,11 +20,11 @@ class OrchestratorSettings:
     """The refiner's address as a gRPC target."""
 
     @classmethod
-    def from_configuration(cls, configuration: Configuration, listen: str | None) -> "OrchestratorSettings":
+    def from_configuration(cls, configuration: Configuration, listen: str | None, *, insecure: bool = False) -> "OrchestratorSettings":
         """Take the orchestrator's section; `listen` stands above it."""
         section = configuration.orchestrator
         return cls(
-            server=ServerSettings(listen=listen or section.listen, grace_seconds=section.grace_seconds, reflection=section.reflection),
+            server=ServerSettings.of_internal("orchestrator", section, configuration, listen, insecure=insecure),
             limiter=section.limiter,
             limiter_down=LimiterDown(policy=section.limiter_down, share=section.limiter_down_share),
             refiner=section.refiner,

@@ -21,10 +21,10 @@ SERVICE = "ensemble.v1.RefinerService"
 
 @asynccontextmanager
 async def application(
-    configuration: Configuration, *, listen: str | None = None, providers: Mapping[str, ChatModel] | None = None
+    configuration: Configuration, *, listen: str | None = None, insecure: bool = False, providers: Mapping[str, ChatModel] | None = None
 ) -> AsyncIterator[RunningServer]:
     """Run the refiner; tests pass fake providers."""
-    settings = RefinerSettings.from_configuration(configuration, listen)
+    settings = RefinerSettings.from_configuration(configuration, listen, insecure=insecure)
     telemetry = start_telemetry("refiner", TelemetrySettings.from_configuration(configuration))
     try:
         async with open_guard(configuration, settings.limiter, settings.limiter_down, telemetry, providers=providers) as guard:

@@ -18,11 +18,11 @@ class RefinerSettings:
     """What stands in for the limiter while it cannot be reached."""
 
     @classmethod
-    def from_configuration(cls, configuration: Configuration, listen: str | None) -> "RefinerSettings":
+    def from_configuration(cls, configuration: Configuration, listen: str | None, *, insecure: bool = False) -> "RefinerSettings":
         """Take the refiner's section; `listen` stands above it."""
         section = configuration.refiner
         return cls(
-            server=ServerSettings(listen=listen or section.listen, grace_seconds=section.grace_seconds, reflection=section.reflection),
+            server=ServerSettings.of_internal("refiner", section, configuration, listen, insecure=insecure),
             limiter=section.limiter,
             limiter_down=LimiterDown(policy=section.limiter_down, share=section.limiter_down_share),
         )

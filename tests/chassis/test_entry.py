@@ -38,7 +38,7 @@ class Recorded:
     def __init__(self) -> None:
         self.started: list[tuple[Configuration, str | None]] = []
 
-    def __call__(self, configuration: Configuration, *, listen: str | None = None) -> AbstractAsyncContextManager[RunningServer]:
+    def __call__(self, configuration: Configuration, *, listen: str | None = None, insecure: bool = False) -> AbstractAsyncContextManager[RunningServer]:
         """Note the arguments."""
         self.started.append((configuration, listen))
         raise _EnoughError
@@ -49,9 +49,9 @@ def _register(_: grpc.aio.Server) -> None:
 
 
 @asynccontextmanager
-async def listening(configuration: Configuration, *, listen: str | None = None) -> AsyncIterator[RunningServer]:
+async def listening(configuration: Configuration, *, listen: str | None = None, insecure: bool = False) -> AsyncIterator[RunningServer]:
     """Serve nothing at an address."""
-    async with serve("ensemble.test.NoService", _register, ServerSettings(listen=listen or ""), Telemetry.off()) as server:
+    async with serve("ensemble.test.NoService", _register, ServerSettings(listen=listen or "", section="test", insecure=insecure), Telemetry.off()) as server:
         yield server
 
 

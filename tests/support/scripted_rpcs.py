@@ -3,12 +3,13 @@
 The methods bear names of ours, so everything that the chassis does for our services it does for them.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 
+from services.chassis.certificates import Identity
 from services.chassis.channel import open_channel
 from services.chassis.server import RunningServer, ServerSettings, serve
 from services.chassis.telemetry import Telemetry
@@ -50,11 +51,12 @@ async def serving(
     notice_seconds: float = 0.1,
     clean_up_seconds: float = 5.0,
     reflection: bool = False,
+    how: Mapping[str, Any] | None = None,
     **methods: Method,
 ) -> AsyncIterator[RunningServer]:
-    """Serve the methods by their names."""
+    """Serve the methods by their names; `how` are further settings of the server."""
     settings = ServerSettings(
-        listen=listen, grace_seconds=grace_seconds, notice_seconds=notice_seconds, clean_up_seconds=clean_up_seconds, reflection=reflection
+        listen=listen, grace_seconds=grace_seconds, notice_seconds=notice_seconds, clean_up_seconds=clean_up_seconds, reflection=reflection, **(how or {})
     )
 
     def register(server: grpc.aio.Server) -> None:
@@ -65,9 +67,9 @@ async def serving(
 
 
 @asynccontextmanager
-async def calling(target: str, *, service: str = SERVICE, telemetry: Telemetry | None = None) -> AsyncIterator["Caller"]:
+async def calling(target: str, *, service: str = SERVICE, telemetry: Telemetry | None = None, identity: Identity | None = None) -> AsyncIterator["Caller"]:
     """Open one of the chassis' channels to such a server."""
-    async with open_channel(target, telemetry or Telemetry.off(), health_service=service) as channel:
+    async with open_channel(target, telemetry or Telemetry.off(), health_service=service, identity=identity) as channel:
         yield Caller(channel, service)
 
 

@@ -11,11 +11,12 @@ from services.chassis.configuration.profiles import GenerationSection, HedgeSect
 from services.chassis.configuration.providers import ProviderSection
 from services.chassis.configuration.render import configuration_hash, render
 from services.chassis.configuration.schema import Configuration
-from services.chassis.configuration.servers import GatewaySection, LimiterSection, OrchestratorSection, RefinerSection
+from services.chassis.configuration.servers import GatewaySection, LimiterSection, OrchestratorSection, RefinerSection, ServerSection
 from services.chassis.configuration.store import DownPolicy, StoreDownSection, StoreSection
 from services.chassis.configuration.surroundings import ParametersCheck
 from services.chassis.configuration.telemetry import TelemetrySection
 from services.chassis.configuration.tenants import DEFAULT_TENANT, BudgetSection, TenantSection
+from services.chassis.configuration.tls import GatewayTlsSection, TlsSection
 
 __all__ = [
     "DEFAULT_TENANT",
@@ -25,6 +26,7 @@ __all__ = [
     "ConfigurationError",
     "DownPolicy",
     "GatewaySection",
+    "GatewayTlsSection",
     "GenerationSection",
     "HedgeSection",
     "LimiterSection",
@@ -40,10 +42,12 @@ __all__ = [
     "RefinerMemberSection",
     "RefinerSection",
     "RetrySection",
+    "ServerSection",
     "StoreDownSection",
     "StoreSection",
     "TelemetrySection",
     "TenantSection",
+    "TlsSection",
     "configuration_file",
     "configuration_hash",
     "load_configuration",

@@ -3,6 +3,7 @@
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
+from services.chassis.certificates import Identity
 from services.chassis.configuration.models import ModelSection
 from services.chassis.configuration.profiles import ProfileSection
 from services.chassis.configuration.providers import ProviderSection
@@ -11,12 +12,15 @@ from services.chassis.configuration.servers import GatewaySection, LimiterSectio
 from services.chassis.configuration.surroundings import Surroundings
 from services.chassis.configuration.telemetry import TelemetrySection
 from services.chassis.configuration.tenants import TenantSection
+from services.chassis.configuration.tls import TlsSection
 
 
 class Configuration(Section):
     """Everything that can be set; unchangeable, with secrets as `SecretStr`."""
 
     telemetry: TelemetrySection = Field(default_factory=TelemetrySection)
+    tls: TlsSection | None = None
+    """Who this process is among the services; None for services that speak plain text to each other."""
     gateway: GatewaySection = Field(default_factory=GatewaySection)
     orchestrator: OrchestratorSection = Field(default_factory=OrchestratorSection)
     limiter: LimiterSection = Field(default_factory=LimiterSection)
@@ -25,6 +29,11 @@ class Configuration(Section):
     models: Named[ModelSection] = Field(default_factory=nothing)
     tenants: Named[TenantSection] = Field(default_factory=nothing)
     profiles: Named[ProfileSection] = Field(default_factory=nothing)
+
+    @property
+    def identity(self) -> Identity | None:
+        """Who this process is to the services it calls; None where they speak plain text."""
+        return None if self.tls is None else self.tls.identity
 
     @field_validator("providers")
     @classmethod

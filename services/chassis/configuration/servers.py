@@ -10,6 +10,7 @@ from services.chassis.configuration.gateway_load import GatewayLoadSection
 from services.chassis.configuration.models import Share
 from services.chassis.configuration.section import Address, Section, Target
 from services.chassis.configuration.store import DownPolicy, StoreSection
+from services.chassis.configuration.tls import GatewayTlsSection
 
 GATEWAY = "127.0.0.1:50051"
 ORCHESTRATOR = "127.0.0.1:50052"
@@ -32,6 +33,8 @@ class GatewaySection(ServerSection):
     """The section `gateway`."""
 
     listen: Address = GATEWAY
+    tls: GatewayTlsSection | None = None
+    """What callers see; None where the certificate of the section `tls` does for them too, or everything is plain text."""
     orchestrator: Target = ORCHESTRATOR
     limiter: Target = LIMITER
     """Asked for the models' live availability."""

@@ -41,7 +41,7 @@ def profile(settings: str, members: str = "[{model: smollm2}]", strategy: str = 
         # Keys
         ("gatway: {}", "gatway", 'is not known; did you mean "gateway"?'),
         ("gatway:", "gatway", 'is not known; did you mean "gateway"?'),
-        ("gateway: {zzz: 1}", "gateway.zzz", "is not known; known are deadline_cap, default_deadline, grace, limiter, listen, load, orchestrator, reflection"),
+        ("telemetry: {zzz: 1}", "telemetry.zzz", "is not known; known are capture_content, endpoint"),
         ("gateway: {grace_seconds: 1s}", "gateway.grace_seconds", 'is not known; did you mean "grace"?'),
         (model("limits: {request_per_minute: 1}"), "models.m.limits.request_per_minute", 'is not known; did you mean "requests_per_minute"?'),
         (profile("", "[{model: smollm2, temprature: 1}]"), "profiles.p.members[0].temprature", 'is not known; did you mean "temperature"?'),
