@@ -1,9 +1,10 @@
 """How `ensemble` ends: exit codes for scripts, and what a failed command says.
 
 0    it worked
-1    it failed: a bug, a model that could not be asked, a service that is not what it should be, an output that cannot be written
+1    it failed: a bug, a model that could not be asked, a request beyond what the quota ever allows, a service that is not what it should be, an output that
+     cannot be written
 2    the command line, the configuration or the request is wrong; repeating it changes nothing
-3    not available now: a service cannot be reached, or too few members answered; a retry can help
+3    not available now: a service cannot be reached, too few members answered, or the quota is used up; a retry can help
 4    the deadline passed
 130  interrupted (Ctrl-C)
 143  terminated (SIGTERM)
@@ -14,8 +15,8 @@ With --json a command prints one JSON object on standard output, also where it f
 
     {"error": {"code", "message", "reason", "metadata", "violations", "retry_after_seconds", "trace_id"}}
 
-`code` is the gRPC status of a call that failed, else the name of the exit code; `violations` are descriptions by the path of a field. Two things are told on
-standard error instead: a command line that cannot be parsed, and a bug.
+`code` is the gRPC status of a call that failed, else the name of the exit code; `violations` are descriptions by the path of a field or the name of a limit. Two
+things are told on standard error instead: a command line that cannot be parsed, and a bug.
 """
 
 from collections.abc import Iterable, Mapping

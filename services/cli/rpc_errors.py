@@ -34,7 +34,7 @@ class RpcFailure:
     """Our reason word; empty where the error is gRPC's own and not a service's of ours."""
     metadata: dict[str, str] = field(default_factory=dict)
     violations: dict[str, str] = field(default_factory=dict)
-    """Descriptions by the fields' paths; several of one field are joined."""
+    """Descriptions by the fields' paths, or by the names of the limits that refused; several of one are joined."""
     resource: str = ""
     """Name of what does not exist; empty unless that is what is wrong."""
     retry_after_seconds: float | None = None
@@ -42,8 +42,8 @@ class RpcFailure:
     @property
     def exit_code(self) -> ExitCode:
         """What a command ends with because of it."""
-        if self.code == "RESOURCE_EXHAUSTED" and not self.reason:
-            # gRPC's own: a message above the limit, which no waiting makes smaller.
+        if self.code == "RESOURCE_EXHAUSTED" and self.retry_after_seconds is None:
+            # A quota that the request can never fit into; or gRPC's own: a message above the limit, which no waiting makes smaller.
             return ExitCode.FAILED
         return _EXIT_CODES.get(self.code, ExitCode.FAILED)
 
@@ -92,16 +92,17 @@ class CallFailed(CommandError):
 
 def failure_of(error: grpc.aio.AioRpcError) -> RpcFailure:
     """Return what an error says; details that cannot be read are left out."""
-    info, bad, resource, retry = (
+    info, bad, quota, resource, retry = (
         error_details_pb2.ErrorInfo(),
         error_details_pb2.BadRequest(),
+        error_details_pb2.QuotaFailure(),
         error_details_pb2.ResourceInfo(),
         error_details_pb2.RetryInfo(),
     )
     retrying = False
     try:
         for detail in _status(error).details:
-            for known in (info, bad, resource):
+            for known in (info, bad, quota, resource):
                 detail.Unpack(known)
             retrying = detail.Unpack(retry) or retrying
     except DecodeError:
@@ -112,7 +113,12 @@ def failure_of(error: grpc.aio.AioRpcError) -> RpcFailure:
         message=error.details() or "",
         reason=info.reason,
         metadata=dict(info.metadata),
-        violations=by_path((violation.field, violation.description) for violation in bad.field_violations),
+        violations=by_path(
+            [
+                *((violation.field, violation.description) for violation in bad.field_violations),
+                *((violation.subject, violation.description) for violation in quota.violations),
+            ]
+        ),
         resource=resource.resource_name,
         retry_after_seconds=retry.retry_delay.seconds + retry.retry_delay.nanos / 1e9 if retrying else None,
     )
@@ -136,6 +142,7 @@ def _headline(failure: RpcFailure, address: str, service: str) -> str:
 
 _BY_REASON: Mapping[str, Callable[[RpcFailure], str]] = {
     "INVALID_INPUT": lambda _: "the request is not valid",
+    "QUOTA_EXHAUSTED": lambda _: "the quota does not allow it",
     "NO_QUORUM": lambda failure: f"too few models answered: {failure.metadata.get('succeeded', '?')} of {failure.metadata.get('needed', '?')} needed",
     "DEADLINE_SPENT": lambda failure: f"{failure.message}; --timeout gives more time",
 }

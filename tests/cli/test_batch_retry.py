@@ -16,6 +16,7 @@ def test_a_time_that_was_told_is_kept() -> None:
     assert _wait("UNAVAILABLE", after=8.0) == 8.0
     assert _wait("UNAVAILABLE", after=8.0, chance=1.0) == 10.0
     assert _wait("FAILED_PRECONDITION", after=8.0) == 8.0
+    assert _wait("RESOURCE_EXHAUSTED", after=8.0) == 8.0
 
 
 def test_without_one_the_waits_double_up_to_half_a_minute() -> None:

@@ -73,10 +73,19 @@ def test_codes_become_exit_codes(code: grpc.StatusCode, exit_code: ExitCode) -> 
     assert failure_of(_error(code)).exit_code is exit_code
 
 
-def test_a_quota_is_worth_a_wait_and_a_large_message_is_not() -> None:
-    """GRPC has one code for both; only a service of ours gives a reason."""
-    assert failure_of(_error(Code.RESOURCE_EXHAUSTED, "quota", details(reason="QUOTA_EXHAUSTED"))).exit_code is ExitCode.UNAVAILABLE
+def test_a_quota_is_worth_a_wait_where_it_says_how_long() -> None:
+    """Without a time no waiting helps: the request is beyond the limit, or gRPC says itself that a message is too large."""
+    quota = error_details_pb2.QuotaFailure(violations=[{"subject": "tenant/t/concurrency", "description": "is reached"}])
+    soon = failure_of(
+        _error(Code.RESOURCE_EXHAUSTED, "text", details(quota, error_details_pb2.RetryInfo(retry_delay=Duration(seconds=9)), reason="QUOTA_EXHAUSTED"))
+    )
+    never = failure_of(_error(Code.RESOURCE_EXHAUSTED, "text", details(quota, reason="QUOTA_EXHAUSTED")))
+    assert (soon.exit_code, never.exit_code) == (ExitCode.UNAVAILABLE, ExitCode.FAILED)
     assert failure_of(_error(Code.RESOURCE_EXHAUSTED, "Received message larger than max")).exit_code is ExitCode.FAILED
+    head = ["the quota does not allow it", "  tenant/t/concurrency: is reached"]
+    assert _lines(soon) == [*head, "  try again in 9.0 s", "  (RESOURCE_EXHAUSTED QUOTA_EXHAUSTED, trace t)"]
+    assert _lines(never) == [*head, "  (RESOURCE_EXHAUSTED QUOTA_EXHAUSTED, trace t)"]
+    assert CallFailed(soon, address="host:1", trace_id="t").as_json()["error"]["violations"] == {"tenant/t/concurrency": "is reached"}
 
 
 @pytest.mark.parametrize(
