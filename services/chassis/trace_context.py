@@ -8,14 +8,16 @@ from opentelemetry.context import Context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _PROPAGATOR = TraceContextTextMapPropagator()
-_CARRIED = ("traceparent", "tracestate")
+_CARRIED = {"traceparent": 512, "tracestate": 512}
+"""Most characters of each; a longer one counts as none. The standard has us carry a tracestate of 512. With a longer one our own calls might be too large for
+the next hop, and where it is malformed the propagator would write all of it to the log."""
 
 Metadatum = tuple[str, str | bytes]
 
 
 def extract(metadata: Iterable[Metadatum]) -> Context:
     """Return the context that a call brought; an empty one where it brought none, or a malformed one."""
-    carrier = {key: value for key, value in metadata if key in _CARRIED and isinstance(value, str)}
+    carrier = {key: value for key, value in metadata if isinstance(value, str) and len(value) <= _CARRIED.get(key, -1)}
     return _PROPAGATOR.extract(carrier, Context()) if carrier else Context()
 
 

@@ -15,8 +15,8 @@ With --json a command prints one JSON object on standard output, also where it f
 
     {"error": {"code", "message", "reason", "metadata", "violations", "retry_after_seconds", "trace_id"}}
 
-`code` is the gRPC status of a call that failed, else the name of the exit code; `violations` are descriptions by the path of a field or the name of a limit. Two
-things are told on standard error instead: a command line that cannot be parsed, and a bug.
+`code` is the gRPC status of a call that failed, else the name of the exit code; `violations` are descriptions by the path of a field or the name of a limit.
+Two things are told on standard error instead: a command line that cannot be parsed, and a bug.
 """
 
 from collections.abc import Iterable, Mapping

@@ -7,6 +7,7 @@ from contextlib import aclosing
 from itertools import islice
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct, Value
 from grpc import aio
 
@@ -20,7 +21,7 @@ from ensemble.v1 import (
     strategy_options_pb2,
 )
 from services.chassis.deadline import Deadline
-from services.chassis.errors import RemoteError
+from services.chassis.errors import FieldViolation, InvalidInput, RemoteError
 from services.chassis.server_deadline import OVERSTATED_SHARE, deadline_of
 from services.chassis.status import with_fields_below
 from services.gateway.availability import Availability
@@ -78,6 +79,7 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         self, request: gateway_service_pb2.GenerateRequest, context: aio.ServicerContext[object, object]
     ) -> gateway_service_pb2.GenerateResponse:
         """Ask the ensemble."""
+        self._check_size(request)
         deadline = self._deadline(context)
         order = self._planner.order(read_question(request), current_caller.get(), content=content_of(request))
         return _response(await self._runs.run(order, deadline))
@@ -86,6 +88,7 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         self, request: gateway_service_pb2.StreamGenerateRequest, context: aio.ServicerContext[object, object]
     ) -> AsyncIterator[gateway_service_pb2.StreamGenerateResponse]:
         """Ask the ensemble and tell what happens."""
+        self._check_size(request)
         deadline = self._deadline(context)
         asked = request.generate
         order = self._planner.order(read_question(asked), current_caller.get(), content=content_of(asked), at=_STREAMED)
@@ -127,6 +130,10 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
                 if caller.may_call(model.name)
             ]
         )
+
+    def _check_size(self, request: Message) -> None:
+        if request.ByteSize() > self._settings.most_request_bytes:
+            raise InvalidInput([FieldViolation(field="request", description=f"is larger than {self._settings.most_request_bytes} bytes")])
 
     def _deadline(self, context: aio.ServicerContext[object, object]) -> Deadline:
         return deadline_of(

@@ -20,6 +20,8 @@ class GatewaySettings:
     """For calls that come without a deadline."""
     deadline_cap_seconds: float
     """A longer deadline is cut to this."""
+    most_request_bytes: int
+    """A larger request is refused before anything of it is looked at."""
 
     @classmethod
     def from_configuration(cls, configuration: Configuration, listen: str | None, *, insecure: bool = False) -> "GatewaySettings":
@@ -39,6 +41,7 @@ class GatewaySettings:
             limiter=section.limiter,
             default_deadline_seconds=section.default_deadline_seconds,
             deadline_cap_seconds=section.deadline_cap_seconds,
+            most_request_bytes=section.most_request_bytes,
         )
 
 

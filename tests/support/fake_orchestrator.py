@@ -28,6 +28,8 @@ class FakeOrchestrator(orchestrator_service_pb2_grpc.OrchestratorServiceServicer
         self.requests: list[orchestrator_service_pb2.RunRequest] = []
         self.seconds_left: list[float] = []
         """What was left of each call's deadline when it arrived."""
+        self.metadata: list[dict[str, str | bytes]] = []
+        """What came with each call."""
         self.response = orchestrator_service_pb2.RunResponse(answer="42")
         self.events: list[orchestrator_service_pb2.StreamRunResponse] = []
         """What a stream tells before it ends, refuses or hangs."""
@@ -66,6 +68,7 @@ class FakeOrchestrator(orchestrator_service_pb2_grpc.OrchestratorServiceServicer
     async def _begin(self, request: orchestrator_service_pb2.RunRequest, context: Context) -> None:
         self.requests.append(request)
         self.seconds_left.append(context.time_remaining())
+        self.metadata.append(dict(context.invocation_metadata() or ()))
         self.arrived.set()
 
     async def _end(self, context: Context) -> None:

@@ -43,6 +43,8 @@ class GatewaySection(ServerSection):
     deadline_cap_seconds: CallSeconds = Field(default=600.0, alias="deadline_cap")
     """The longest deadline; a later one is cut to it."""
     load: GatewayLoadSection = Field(default_factory=GatewayLoadSection)
+    most_request_bytes: Annotated[int, Field(ge=1024, le=8 << 20)] = 4 << 20
+    """Of one request in protobuf's encoding; above 8 MiB gRPC itself refuses it."""
 
     @field_validator("deadline_cap_seconds")
     @classmethod

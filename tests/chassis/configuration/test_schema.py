@@ -81,6 +81,8 @@ def profile(settings: str, members: str = "[{model: smollm2}]", strategy: str = 
         ("gateway: {default_deadline: 0s}", "gateway.default_deadline", "must be at least 0.001"),
         ("gateway: {deadline_cap: 2h}", "gateway.deadline_cap", "must be at most 3600"),
         ("gateway: {default_deadline: 2m, deadline_cap: 1m}", "gateway.deadline_cap", "must not be shorter than default_deadline"),
+        ("gateway: {most_request_bytes: 1023}", "gateway.most_request_bytes", "must be at least 1024"),
+        ("gateway: {most_request_bytes: 8388609}", "gateway.most_request_bytes", "must be at most 8388608"),
         ("limiter: {longest_lease: 25h}", "limiter.longest_lease", "must be at most 86400"),
         ("limiter: {idempotency_window: 0s}", "limiter.idempotency_window", "must be at least 0.001"),
         ("limiter: {late_report_grace: 601s}", "limiter.late_report_grace", "must be at most 600"),
