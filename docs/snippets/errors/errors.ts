@@ -14,7 +14,7 @@ function explain(error: ServiceError): void {
   console.log("code:", status[error.code]);
   console.log("message:", error.details);
   const told = GoogleError.parseGRPCStatusDetails(Object.assign(new GoogleError(error.message), error));
-  console.log("reason:", told.reason, told.errorInfoMetadata);
+  if (told.reason) console.log("reason:", told.reason, told.errorInfoMetadata);
   for (const { fieldViolations, violations, retryDelay } of (told.statusDetails ?? []) as Detail[]) {
     for (const { field, description } of fieldViolations ?? []) console.log("field:", field, description);
     for (const { subject, description } of violations ?? []) console.log("quota:", subject, description);

@@ -32,7 +32,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class GenerateRequest(_message.Message):
-    """One question."""
+    """One question; at most 4 MiB as a whole unless the gateway is configured otherwise."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

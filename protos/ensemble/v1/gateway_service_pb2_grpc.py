@@ -28,8 +28,10 @@ if _version_not_supported:
 class GatewayServiceStub:
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
     gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
-    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
-    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return INVALID_ARGUMENT (bytes that do not make
+    the request), UNAUTHENTICATED (no credentials, or bad ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error
+    carries google.rpc.ErrorInfo with the domain "ensemble", but for those that gRPC itself makes, such as RESOURCE_EXHAUSTED for a message or metadata beyond
+    its limits; docs/errors.md says of each when it happens, what comes with it and what to do.
     """
 
     def __init__(self, channel):
@@ -63,19 +65,21 @@ class GatewayServiceStub:
 class GatewayServiceServicer:
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
     gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
-    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
-    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return INVALID_ARGUMENT (bytes that do not make
+    the request), UNAUTHENTICATED (no credentials, or bad ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error
+    carries google.rpc.ErrorInfo with the domain "ensemble", but for those that gRPC itself makes, such as RESOURCE_EXHAUSTED for a message or metadata beyond
+    its limits; docs/errors.md says of each when it happens, what comes with it and what to do.
     """
 
     def Generate(self, request, context):
         """Asks the ensemble and returns its answer.
 
-        Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that the
-        tenant may not use), NOT_FOUND (an unknown profile or model; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or budget;
-        QuotaFailure, and RetryInfo where the time is known), UNAVAILABLE (too few candidates and a retry can help, a service cannot be reached, or the gateway is
-        overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or the answer does not satisfy
-        response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is shorter than any recent run of the profile; ErrorInfo
-        names the stage).
+        Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that
+        the tenant may not use), NOT_FOUND (an unknown profile, model or strategy; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency
+        or budget is what stood in the way; QuotaFailure names each limit, and RetryInfo comes where waiting helps), UNAVAILABLE (too few candidates and a retry
+        can help, a service cannot be reached, or the gateway is overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a
+        retry cannot help; or the answer does not satisfy response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is
+        shorter than any recent run of the profile; ErrorInfo names the stage).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -145,8 +149,10 @@ def add_GatewayServiceServicer_to_server(servicer, server):
 class GatewayService:
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
     gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
-    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
-    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return INVALID_ARGUMENT (bytes that do not make
+    the request), UNAUTHENTICATED (no credentials, or bad ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error
+    carries google.rpc.ErrorInfo with the domain "ensemble", but for those that gRPC itself makes, such as RESOURCE_EXHAUSTED for a message or metadata beyond
+    its limits; docs/errors.md says of each when it happens, what comes with it and what to do.
     """
 
     @staticmethod

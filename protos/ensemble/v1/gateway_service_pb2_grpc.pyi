@@ -29,8 +29,10 @@ GRPC_VERSION: str
 class GatewayServiceStub:
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
     gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
-    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
-    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return INVALID_ARGUMENT (bytes that do not make
+    the request), UNAUTHENTICATED (no credentials, or bad ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error
+    carries google.rpc.ErrorInfo with the domain "ensemble", but for those that gRPC itself makes, such as RESOURCE_EXHAUSTED for a message or metadata beyond
+    its limits; docs/errors.md says of each when it happens, what comes with it and what to do.
     """
 
     @_typing.overload
@@ -40,12 +42,12 @@ class GatewayServiceStub:
     Generate: _grpc.UnaryUnaryMultiCallable[_gateway_service_pb2.GenerateRequest, _gateway_service_pb2.GenerateResponse]
     """Asks the ensemble and returns its answer.
 
-    Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that the
-    tenant may not use), NOT_FOUND (an unknown profile or model; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or budget;
-    QuotaFailure, and RetryInfo where the time is known), UNAVAILABLE (too few candidates and a retry can help, a service cannot be reached, or the gateway is
-    overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or the answer does not satisfy
-    response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is shorter than any recent run of the profile; ErrorInfo
-    names the stage).
+    Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that
+    the tenant may not use), NOT_FOUND (an unknown profile, model or strategy; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency
+    or budget is what stood in the way; QuotaFailure names each limit, and RetryInfo comes where waiting helps), UNAVAILABLE (too few candidates and a retry
+    can help, a service cannot be reached, or the gateway is overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a
+    retry cannot help; or the answer does not satisfy response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is
+    shorter than any recent run of the profile; ErrorInfo names the stage).
     """
     StreamGenerate: _grpc.UnaryStreamMultiCallable[_gateway_service_pb2.StreamGenerateRequest, _gateway_service_pb2.StreamGenerateResponse]
     """The same, with events as they happen; the last one is the whole response. Of an answer that is there already, because the request is a repeat or the answer
@@ -70,20 +72,22 @@ class GatewayServiceStub:
 class GatewayServiceAsyncStub(GatewayServiceStub):
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
     gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
-    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
-    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return INVALID_ARGUMENT (bytes that do not make
+    the request), UNAUTHENTICATED (no credentials, or bad ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error
+    carries google.rpc.ErrorInfo with the domain "ensemble", but for those that gRPC itself makes, such as RESOURCE_EXHAUSTED for a message or metadata beyond
+    its limits; docs/errors.md says of each when it happens, what comes with it and what to do.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryUnaryMultiCallable[_gateway_service_pb2.GenerateRequest, _gateway_service_pb2.GenerateResponse]  # type: ignore[assignment]
     """Asks the ensemble and returns its answer.
 
-    Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that the
-    tenant may not use), NOT_FOUND (an unknown profile or model; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or budget;
-    QuotaFailure, and RetryInfo where the time is known), UNAVAILABLE (too few candidates and a retry can help, a service cannot be reached, or the gateway is
-    overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or the answer does not satisfy
-    response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is shorter than any recent run of the profile; ErrorInfo
-    names the stage).
+    Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that
+    the tenant may not use), NOT_FOUND (an unknown profile, model or strategy; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency
+    or budget is what stood in the way; QuotaFailure names each limit, and RetryInfo comes where waiting helps), UNAVAILABLE (too few candidates and a retry
+    can help, a service cannot be reached, or the gateway is overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a
+    retry cannot help; or the answer does not satisfy response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is
+    shorter than any recent run of the profile; ErrorInfo names the stage).
     """
     StreamGenerate: _aio.UnaryStreamMultiCallable[_gateway_service_pb2.StreamGenerateRequest, _gateway_service_pb2.StreamGenerateResponse]  # type: ignore[assignment]
     """The same, with events as they happen; the last one is the whole response. Of an answer that is there already, because the request is a repeat or the answer
@@ -107,8 +111,10 @@ class GatewayServiceAsyncStub(GatewayServiceStub):
 class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     """Asks several language models at once and returns one better answer with a receipt. Set a deadline on every call: it is the only clock. Where none is set, the
     gateway's default holds; a longer one than the gateway's cap is cut to it. Where the gateway knows tenants by keys or certificates, each call carries the
-    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return UNAUTHENTICATED (no credentials, or bad
-    ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error carries google.rpc.ErrorInfo with the domain "ensemble".
+    metadata "authorization: Bearer KEY" or comes over a connection with a client certificate. Every RPC can also return INVALID_ARGUMENT (bytes that do not make
+    the request), UNAUTHENTICATED (no credentials, or bad ones), INTERNAL (a bug; the text holds a request id and nothing else) and CANCELLED. Every error
+    carries google.rpc.ErrorInfo with the domain "ensemble", but for those that gRPC itself makes, such as RESOURCE_EXHAUSTED for a message or metadata beyond
+    its limits; docs/errors.md says of each when it happens, what comes with it and what to do.
     """
 
     @_abc_1.abstractmethod
@@ -119,12 +125,12 @@ class GatewayServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_gateway_service_pb2.GenerateResponse, _abc.Awaitable[_gateway_service_pb2.GenerateResponse]]:
         """Asks the ensemble and returns its answer.
 
-        Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that the
-        tenant may not use), NOT_FOUND (an unknown profile or model; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or budget;
-        QuotaFailure, and RetryInfo where the time is known), UNAVAILABLE (too few candidates and a retry can help, a service cannot be reached, or the gateway is
-        overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a retry cannot help; or the answer does not satisfy
-        response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is shorter than any recent run of the profile; ErrorInfo
-        names the stage).
+        Errors: INVALID_ARGUMENT (BadRequest names each field; a request_id that was used for another request is one), PERMISSION_DENIED (a profile or model that
+        the tenant may not use), NOT_FOUND (an unknown profile, model or strategy; ResourceInfo names it), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency
+        or budget is what stood in the way; QuotaFailure names each limit, and RetryInfo comes where waiting helps), UNAVAILABLE (too few candidates and a retry
+        can help, a service cannot be reached, or the gateway is overloaded; RetryInfo where the time is known), FAILED_PRECONDITION (too few candidates and a
+        retry cannot help; or the answer does not satisfy response_schema, also after a repair), DEADLINE_EXCEEDED (nothing to show in time, or the deadline is
+        shorter than any recent run of the profile; ErrorInfo names the stage).
         """
 
     @_abc_1.abstractmethod

@@ -57,8 +57,8 @@ class OrchestratorServiceServicer:
         """Runs and returns the answer with its receipt.
 
         Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or
-        budget), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot
-        help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
+        budget stood in the way), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates
+        and a retry cannot help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

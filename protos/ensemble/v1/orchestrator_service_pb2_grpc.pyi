@@ -39,8 +39,8 @@ class OrchestratorServiceStub:
     """Runs and returns the answer with its receipt.
 
     Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or
-    budget), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot
-    help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
+    budget stood in the way), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates
+    and a retry cannot help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
     """
     StreamRun: _grpc.UnaryStreamMultiCallable[_orchestrator_service_pb2.StreamRunRequest, _orchestrator_service_pb2.StreamRunResponse]
     """The same, with events as they happen; the last one is the whole response.
@@ -59,8 +59,8 @@ class OrchestratorServiceAsyncStub(OrchestratorServiceStub):
     """Runs and returns the answer with its receipt.
 
     Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or
-    budget), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot
-    help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
+    budget stood in the way), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates
+    and a retry cannot help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
     """
     StreamRun: _aio.UnaryStreamMultiCallable[_orchestrator_service_pb2.StreamRunRequest, _orchestrator_service_pb2.StreamRunResponse]  # type: ignore[assignment]
     """The same, with events as they happen; the last one is the whole response.
@@ -82,8 +82,8 @@ class OrchestratorServiceServicer(metaclass=_abc_1.ABCMeta):
         """Runs and returns the answer with its receipt.
 
         Errors: INVALID_ARGUMENT (field violations), NOT_FOUND (a model or strategy that does not exist), RESOURCE_EXHAUSTED (the tenant's own rate, concurrency or
-        budget), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates and a retry cannot
-        help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
+        budget stood in the way), UNAVAILABLE (too few candidates and a retry can help, or the limiter cannot be reached), FAILED_PRECONDITION (too few candidates
+        and a retry cannot help, or the answer does not satisfy response_schema after a repair), DEADLINE_EXCEEDED (nothing to show in time).
         """
 
     @_abc_1.abstractmethod

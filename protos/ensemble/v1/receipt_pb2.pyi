@@ -140,7 +140,9 @@ class CallReceipt(_message.Message):
     outcome: _outcome_pb2.Outcome.ValueType
     """Output only. How the attempt ended."""
     reason: _builtins.str
-    """Output only. A short machine word for why, for example "http_503", "stream_truncated" or "denied_tokens"; never a provider's text."""
+    """Output only. A short machine word for why, for example "http_503", "stream_truncated" or "denied_tokens"; "denied_tenant_tokens" where the limit was the
+    tenant's own and not the model's. Never a provider's text.
+    """
     attempt_kind: _permit_pb2.AttemptKind.ValueType
     """Output only. Whether it was the first attempt, a retry or a hedge."""
     @_builtins.property
