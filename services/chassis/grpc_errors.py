@@ -35,7 +35,7 @@ GRPC_ERRORS: tuple[GrpcError, ...] = (
         code=Code.UNAVAILABLE,
         text="Cancelling all calls",
         situation='The server was stopped, or the connection broke, while the call was under way; "Socket closed" is another of its texts.',
-        advice="Ask again; a request with a request_id is answered once however often it arrives.",
+        advice="Ask again, with the same request_id.",
         repeat="yes; models may have been called already",
     ),
     GrpcError(
