@@ -317,6 +317,19 @@ async def test_an_answer_that_does_not_satisfy_the_schema_has_failed(gateway: Fa
     assert (error["reason"], error["metadata"]) == ("ANSWER_INVALID", {"problem": "at /a: is no number", "cost_micro_usd": "12"})
 
 
+async def test_a_quota_that_comes_back_ends_with_3_and_one_that_never_does_with_1(gateway: FakeGateway) -> None:
+    """The limit stands with its value, and the wait where there is one."""
+    quota = error_details_pb2.QuotaFailure(violations=[{"subject": "tenant/t/concurrency", "description": "the limit of 2 calls at once is reached"}])
+    told = ["the quota does not allow it", "  tenant/t/concurrency: the limit of 2 calls at once is reached"]
+    retry = error_details_pb2.RetryInfo(retry_delay=Duration(seconds=7))
+    gateway.refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "quota", details(quota, retry, reason="QUOTA_EXHAUSTED"))
+    done = await ensemble("ask", "What?", "-g", gateway.address)
+    assert (done.code, done.err.splitlines()[-4:-1]) == (3, [*told, "  try again in 7.0 s"])
+    gateway.refusal = (grpc.StatusCode.RESOURCE_EXHAUSTED, "quota", details(quota, reason="QUOTA_EXHAUSTED"))
+    done = await ensemble("ask", "What?", "-g", gateway.address)
+    assert (done.code, done.err.splitlines()[-3:-1]) == (1, told)
+
+
 async def test_arguments_that_are_no_utf_8_are_refused() -> None:
     """As a shell passes them on from a file name or a terminal of another encoding."""
     done = await ensemble("ask", b"caf\xe9", "-g", NOWHERE)

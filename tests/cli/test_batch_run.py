@@ -50,6 +50,19 @@ async def test_what_is_busy_is_asked_again_under_the_same_id_in_another_trace(ga
     assert len(set(gateway.traceparents)) == 3
 
 
+async def test_a_quota_is_waited_for_where_it_says_how_long(gateway: FakeBatchGateway) -> None:
+    """Come back later; without a time the request is beyond the quota for good."""
+    quota = error_details_pb2.QuotaFailure(violations=[{"subject": "tenant/t/requests_per_minute", "description": "is reached"}])
+    soon = details(quota, error_details_pb2.RetryInfo(retry_delay=Duration(nanos=50_000_000)), reason="QUOTA_EXHAUSTED")
+    gateway.refusals = {"p": [(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota", soon)]}
+    assert (await _asked(gateway)).standing is Standing.ANSWERED
+    gateway.refusals = {"p": [(grpc.StatusCode.RESOURCE_EXHAUSTED, "quota", details(quota, reason="QUOTA_EXHAUSTED"))]}
+    outcome = await _asked(gateway)
+    assert outcome.standing is Standing.FAILED
+    assert outcome.told["error"]["violations"] == {"tenant/t/requests_per_minute": "is reached"}
+    assert len(gateway.requests) == 3
+
+
 async def test_the_last_error_is_told_with_its_trace(gateway: FakeBatchGateway) -> None:
     """After as many attempts as there may be."""
     gateway.refusals = {"p": [(grpc.StatusCode.UNAVAILABLE, f"busy {number}", IN_A_MOMENT) for number in range(3)]}
