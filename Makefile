@@ -6,7 +6,7 @@ UV_VENV := .cache/uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-limiter bench-tails history check lint type proto proto-check docs docs-check breaking lock-check lock clean
+.PHONY: help setup demo test up bench bench-limiter bench-overload bench-tails history check lint type proto proto-check docs docs-check breaking lock-check lock clean
 
 # .venv keeps the Python it was made with until another one is asked for.
 ifneq ($(origin PYTHON),undefined)
@@ -45,6 +45,9 @@ bench: $(STAMP) ## Measure the main job beside a naive client
 
 bench-limiter: $(STAMP) ## Measure the limiter beside a bare echo, with its state in memory and in Redis
 	@$(BIN)/python -m bench.limiter
+
+bench-overload: $(STAMP) ## Measure what comes out of a gateway that is asked ten times too much
+	@$(BIN)/python -m bench.overload
 
 bench-tails: $(STAMP) ## Measure what quorum and hedges do to heavy tails
 	@$(BIN)/python -m bench.tails

@@ -41,25 +41,30 @@ class Stack:
         """Return a process's resident memory in MB (proc(5), statm)."""
         return int(Path(f"/proc/{self.processes[name]}/statm").read_text(encoding="ascii").split()[1]) * _PAGE / 1e6
 
+    def most_resident_megabytes(self, name: str) -> float:
+        """Return the most resident memory that a process has had, in MB (proc(5), status)."""
+        status = Path(f"/proc/{self.processes[name]}/status").read_text(encoding="ascii", errors="replace")
+        return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024 / 1e6
+
 
 @contextlib.asynccontextmanager
 async def running_stack(profiles: Mapping[str, object] | None = None) -> AsyncIterator[Stack]:
     """Start everything, with further profiles where they are given, wait until it serves, and end it by process id."""
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        provider = await _start(stack, "-m", "bench.mock_provider")
+        provider = await start(stack, "-m", "bench.mock_provider")
         assert provider.stdout is not None
         port = int(await provider.stdout.readline())
-        ports = dict(zip(SERVICES, _free_ports(len(SERVICES)), strict=True))
+        ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
         addresses = {name: f"127.0.0.1:{number}" for name, number in ports.items()}
         path = folder / "ensemble.yaml"
         await asyncio.to_thread(path.write_text, yaml.safe_dump(_configuration(port, addresses, profiles or {})), "utf-8")
         processes = {"provider": provider.pid}
         for name in SERVICES:
-            process = await _start(stack, "-m", f"services.{name}", "--config", str(path))
+            process = await start(stack, "-m", f"services.{name}", "--config", str(path))
             processes[name] = process.pid
             try:
-                await _serving(addresses[name])
+                await serving(addresses[name])
             except TimeoutError:
                 raise RuntimeError(f"services.{name} does not serve (exit code {process.returncode})") from None
         yield Stack(gateway=addresses["gateway"], provider_port=port, addresses=addresses, processes=processes)
@@ -85,7 +90,8 @@ def _configuration(port: int, addresses: dict[str, str], profiles: Mapping[str, 
     }
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Return ports of this machine that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:
@@ -96,7 +102,8 @@ def _free_ports(count: int) -> list[int]:
             one.close()
 
 
-async def _start(stack: contextlib.AsyncExitStack, *arguments: str) -> asyncio.subprocess.Process:
+async def start(stack: contextlib.AsyncExitStack, *arguments: str) -> asyncio.subprocess.Process:
+    """Start Python with these arguments; the process ends with the stack."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
     )
@@ -110,7 +117,8 @@ async def _start(stack: contextlib.AsyncExitStack, *arguments: str) -> asyncio.s
     return process
 
 
-async def _serving(address: str) -> None:
+async def serving(address: str) -> None:
+    """Wait until a server answers. Raises `TimeoutError` after 30 seconds."""
     async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(30):
         stub = health_pb2_grpc.HealthStub(channel)
         await stub.Check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
