@@ -1,9 +1,9 @@
 """Measure what comes out of a gateway to which ten times more callers come than it can answer.
 
 One real gateway process stands before an orchestrator that can run a few at once, each for about half a second; more wait there in the order of their
-arrival, as they would before a model. The capacity is found in a closed loop. Then callers come in an open loop at ten times that, from another process; each has
-its patience, comes back when a refusal says so, and gives up when that would be too late. The same is done to a gateway without bounds. Meanwhile a third process
-asks for the gateway's health every 20 ms.
+arrival, as they would before a model. The capacity is found in a closed loop. Then callers come in an open loop at ten times that, from another process; each
+has its patience, comes back when a refusal says so, and gives up when that would be too late. The same is done to a gateway without bounds. Meanwhile a third
+process asks for the gateway's health every 20 ms, and for the orchestrator's, which has little to do, to show what the machine itself adds.
 
 The capacity is small on purpose: the callers need processor time on the same cores, and what is measured is whom the gateway takes on, not how many refusals a
 second a core can write. All figures come from one run on one machine; compare shares, not absolute figures of different runs.
@@ -50,7 +50,9 @@ class Row:
     name: str
     tally: Tally
     health: list[float]
-    """Seconds that health checks took, sorted."""
+    """Seconds that the gateway's health checks took, sorted."""
+    beside: list[float]
+    """Those of the orchestrator at the same moments."""
     cpu: float
     """Share of a core that the gateway used."""
     megabytes: float
@@ -65,14 +67,14 @@ async def main() -> int:
     async with _gateway(BOUNDED) as stack:
         idle = stack.resident_megabytes("gateway")
         task = Task(target=stack.gateway, seconds=seconds / 2, skipped_seconds=SKIPPED_SECONDS, callers=SLOTS + SLOTS // 2)
-        closed = await _measured("capacity: closed loop", stack, task)
+        closed = await _measured("closed loop", stack, task)
         capacity = closed.tally.good / closed.tally.seconds
         # What was learnt in the closed loop does no harm; callers meet a gateway that has been running.
         flood = Task(target=stack.gateway, seconds=seconds, skipped_seconds=SKIPPED_SECONDS, rate=TIMES * capacity, patience_seconds=PATIENCE_SECONDS)
         bounded = await _measured(f"{TIMES} x capacity", stack, flood)
     async with _gateway(UNBOUNDED) as stack:
-        unbounded = await _measured(f"{TIMES} x, without bounds", stack, Task(**asdict(flood) | {"target": stack.gateway}))
-    console = Console(width=125)
+        unbounded = await _measured(f"{TIMES} x, no bounds", stack, Task(**asdict(flood) | {"target": stack.gateway}))
+    console = Console(width=120)
     _print(console, [closed, bounded, unbounded], capacity, idle)
     return 0 if _print_goals(console, bounded, capacity) else 1
 
@@ -91,7 +93,7 @@ async def _gateway(load: dict[str, object]) -> AsyncIterator[Stack]:
         gateway = await start(stack, "-m", "services.gateway", "--config", str(path))
         await serving(address)
         processes = {"gateway": gateway.pid, "orchestrator": orchestrator.pid}
-        yield Stack(gateway=address, provider_port=0, addresses={"gateway": address}, processes=processes)
+        yield Stack(gateway=address, provider_port=0, addresses={"gateway": address, "orchestrator": f"127.0.0.1:{port}"}, processes=processes)
 
 
 def _configuration(address: str, orchestrator: str, load: dict[str, object]) -> dict[str, object]:
@@ -105,8 +107,9 @@ def _configuration(address: str, orchestrator: str, load: dict[str, object]) -> 
 
 async def _measured(name: str, stack: Stack, task: Task) -> Row:
     """Let callers do their task, and look at the gateway meanwhile."""
-    took: list[float] = []
-    watching = asyncio.create_task(_watch_health(stack.gateway, took))
+    health: list[float] = []
+    beside: list[float] = []
+    watching = asyncio.create_task(_watch({stack.gateway: health, stack.addresses["orchestrator"]: beside}))
     used, began = stack.cpu_seconds("gateway"), time.perf_counter()
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.overload_callers", json.dumps(asdict(task)), stdout=asyncio.subprocess.PIPE, stderr=sys.stderr
@@ -124,7 +127,15 @@ async def _measured(name: str, stack: Stack, task: Task) -> Row:
     cpu = (stack.cpu_seconds("gateway") - used) / (time.perf_counter() - began)
     if not watching.cancelled():
         await watching
-    return Row(name=name, tally=Tally(**json.loads(out)), health=sorted(took), cpu=cpu, megabytes=stack.most_resident_megabytes("gateway"))
+    return Row(
+        name=name, tally=Tally(**json.loads(out)), health=sorted(health), beside=sorted(beside), cpu=cpu, megabytes=stack.most_resident_megabytes("gateway")
+    )
+
+
+async def _watch(servers: dict[str, list[float]]) -> None:
+    async with asyncio.TaskGroup() as group:
+        for address, took in servers.items():
+            group.create_task(_watch_health(address, took))
 
 
 async def _watch_health(address: str, took: list[float]) -> None:
@@ -154,7 +165,7 @@ def _print(console: Console, rows: list[Row], capacity: float, idle: float) -> N
         title=f"{SLOTS} runs at once of median {MEDIAN_SECONDS * 1e3:.0f} ms (lognormal, sigma {SIGMA}); callers wait 2, 4 or 8 s, one in ten 0.2 s",
         title_justify="left",
     )
-    for heading in ("", "callers/s", "calls/s", "good/s", "of capacity", "good p50 s", "good p99 s", "health p50 / p99 / max ms", "CPU", "peak MB"):
+    for heading in ("", "callers/s", "calls/s", "good/s", "of capacity", "good p50 s", "good p99 s", "CPU", "peak MB"):
         table.add_column(heading, justify="left" if not heading else "right")
     for row in rows:
         tally, latencies = row.tally, sorted(row.tally.latencies)
@@ -166,12 +177,17 @@ def _print(console: Console, rows: list[Row], capacity: float, idle: float) -> N
             f"{tally.good / tally.seconds / capacity:.0%}",
             f"{_quantile(latencies, 0.5):.2f}",
             f"{_quantile(latencies, 0.99):.2f}",
-            " / ".join(f"{_quantile(row.health, share) * 1e3:.1f}" for share in (0.5, 0.99, 1.0)),
             f"{row.cpu:.0%}",
             f"{row.megabytes:.0f}",
         )
     console.print(table)
     console.print(f"The gateway had {idle:.0f} MB before its first call.")
+    table = Table(title=f"Health, asked every {PROBE_SECONDS * 1e3:.0f} ms: p50 / p99 / max ms", title_justify="left")
+    for heading in ("", "gateway", "orchestrator"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    for row in rows:
+        table.add_row(row.name, *(" / ".join(f"{_quantile(took, share) * 1e3:.1f}" for share in (0.5, 0.99, 1.0)) for took in (row.health, row.beside)))
+    console.print(table)
     for row in rows[1:]:
         tally = row.tally
         late = sorted(tally.lateness)
