@@ -160,9 +160,7 @@ class DeadlineTooShort(EnsembleError):
     """Less time is left than any recent run like this one took; nothing was begun."""
 
     def __init__(self, profile: str, *, recent_seconds: float, left_seconds: float) -> None:
-        super().__init__(
-            f"{left_seconds:.3f} s are left, and no recent run of the profile took less than {recent_seconds:.3f} s; skip_deadline_check runs it all the same"
-        )
+        super().__init__(f"{left_seconds:.3f} s are left, and no recent run of the profile took less than {recent_seconds:.3f} s")
         self.profile = profile
         self.recent_seconds = recent_seconds
         """What the fastest of the recent runs took."""

@@ -145,6 +145,7 @@ _BY_REASON: Mapping[str, Callable[[RpcFailure], str]] = {
     "QUOTA_EXHAUSTED": lambda _: "the quota does not allow it",
     "NO_QUORUM": lambda failure: f"too few models answered: {failure.metadata.get('succeeded', '?')} of {failure.metadata.get('needed', '?')} needed",
     "DEADLINE_SPENT": lambda failure: f"{failure.message}; --timeout gives more time",
+    "DEADLINE_TOO_SHORT": lambda failure: f"{failure.message}; --timeout gives more time",
 }
 """Where there are better words than those that came with the error."""
 

@@ -1,6 +1,7 @@
 """The server runner: listening, draining, signals."""
 
 import asyncio
+import gc
 import os
 import signal
 import socket
@@ -214,6 +215,22 @@ async def test_a_signal_leaves_the_application(number: signal.Signals) -> None:
         await run(application())
     assert left == ["left"]
     assert {each: signal.getsignal(each) for each in before} == before
+
+
+async def test_what_the_start_made_is_left_out_of_collections() -> None:
+    """A full collection holds every call up, so while the application serves it looks at what came since; afterwards all is as it was."""
+    frozen: list[int] = []
+
+    @asynccontextmanager
+    async def application() -> AsyncIterator[RunningServer]:
+        async with serving() as server:
+            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGTERM)
+            yield server
+            frozen.append(gc.get_freeze_count())
+
+    await run(application())
+    assert frozen[0] > 10_000
+    assert gc.get_freeze_count() == 0
 
 
 async def test_a_failure_to_start_restores_the_signals() -> None:

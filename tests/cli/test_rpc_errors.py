@@ -98,6 +98,10 @@ def test_a_quota_is_worth_a_wait_where_it_says_how_long() -> None:
             RpcFailure(code="DEADLINE_EXCEEDED", message="the deadline passed during the panel", reason="DEADLINE_SPENT"),
             "the deadline passed during the panel; --timeout gives more time",
         ),
+        (
+            RpcFailure(code="DEADLINE_EXCEEDED", message="1.000 s are left", reason="DEADLINE_TOO_SHORT"),
+            "1.000 s are left; --timeout gives more time",
+        ),
         (RpcFailure(code="UNIMPLEMENTED", message="Method not found!"), "what answers at host:1 is not a gateway of this version"),
         (RpcFailure(code="UNIMPLEMENTED", message="max_cost is not served", reason="UNSUPPORTED"), "max_cost is not served"),
         (RpcFailure(code="INVALID_ARGUMENT", message="a: b; c: d", reason="INVALID_INPUT"), "the request is not valid"),
