@@ -3,6 +3,7 @@
 packaged defaults < ensemble.yaml < ENSEMBLE__SECTION__KEY < overrides  --merge-->  tree  --schema-->  Configuration
 """
 
+from services.chassis.configuration.keys_file import read_keys_file
 from services.chassis.configuration.load import configuration_file, load_configuration
 from services.chassis.configuration.models import BreakerSection, LimitsSection, ModelSection, PriceSection
 from services.chassis.configuration.parameters import plain_parameters
@@ -15,7 +16,7 @@ from services.chassis.configuration.servers import GatewaySection, LimiterSectio
 from services.chassis.configuration.store import DownPolicy, StoreDownSection, StoreSection
 from services.chassis.configuration.surroundings import ParametersCheck
 from services.chassis.configuration.telemetry import TelemetrySection
-from services.chassis.configuration.tenants import DEFAULT_TENANT, BudgetSection, TenantSection
+from services.chassis.configuration.tenants import DEFAULT_TENANT, BudgetSection, KeySection, TenantSection
 from services.chassis.configuration.tls import GatewayTlsSection, TlsSection
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "GatewayTlsSection",
     "GenerationSection",
     "HedgeSection",
+    "KeySection",
     "LimiterSection",
     "LimitsSection",
     "MemberSection",
@@ -52,5 +54,6 @@ __all__ = [
     "configuration_hash",
     "load_configuration",
     "plain_parameters",
+    "read_keys_file",
     "render",
 ]

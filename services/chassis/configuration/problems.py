@@ -5,11 +5,12 @@ Our own rules bring their words with them; this module has words for pydantic's.
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
 
+from services.chassis.api_keys import without_keys
 from services.chassis.configuration.nearest import hint
 from services.chassis.configuration.schema_keys import known_keys
 
@@ -71,7 +72,10 @@ class ConfigurationError(Exception):
 
 
 def written_path(path: Path) -> str:
-    """Return a path as text; a key that is more than a plain word stands in brackets, as in 'models["gpt-4.1"].timeout'."""
+    """Return a path as text; a key that is more than a plain word stands in brackets, as in 'models["gpt-4.1"].timeout'.
+
+    An API key that stands where a name should is hidden: it was pasted in the wrong place.
+    """
     text = ""
     for step in path:
         if isinstance(step, int):
@@ -80,11 +84,11 @@ def written_path(path: Path) -> str:
             text += f"[{json.dumps(step)}]"
         else:
             text += f".{step}" if text else step
-    return text
+    return without_keys(text)
 
 
-def told(refusal: ValidationError) -> Iterator[tuple[Path, str]]:
-    """Yield path and words of everything that pydantic refused."""
+def told(refusal: ValidationError, known: Callable[[Path], Sequence[str]] = known_keys) -> Iterator[tuple[Path, str]]:
+    """Yield path and words of everything that pydantic refused; `known` says which keys the section at a path has."""
     for error in refusal.errors(include_url=False, include_input=False):
         kind, path, details = error["type"], error["loc"], error.get("ctx", {})
         if path and path[-1] == "[key]":
@@ -93,7 +97,7 @@ def told(refusal: ValidationError) -> Iterator[tuple[Path, str]]:
             for inner, message in details["problems"].items():
                 yield (*path, *inner), message
         elif kind == "extra_forbidden":
-            yield path, f"is not known{hint(str(path[-1]), known_keys(path[:-1]))}"
+            yield path, f"is not known{hint(str(path[-1]), known(path[:-1]))}"
         elif kind not in _NOT_TOLD:
             words = _WORDS.get(kind)
             yield path, words.format(**details) if words else error["msg"]

@@ -1,6 +1,8 @@
 """The one schema of the configuration, for all services."""
 
-from pydantic import Field, ValidationInfo, field_validator
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from services.chassis.certificates import Identity
@@ -11,7 +13,7 @@ from services.chassis.configuration.section import Named, Section, nothing
 from services.chassis.configuration.servers import GatewaySection, LimiterSection, OrchestratorSection, RefinerSection
 from services.chassis.configuration.surroundings import Surroundings
 from services.chassis.configuration.telemetry import TelemetrySection
-from services.chassis.configuration.tenants import TenantSection
+from services.chassis.configuration.tenants import TenantSection, unique_credentials
 from services.chassis.configuration.tls import TlsSection
 
 
@@ -27,7 +29,7 @@ class Configuration(Section):
     refiner: RefinerSection = Field(default_factory=RefinerSection)
     providers: Named[ProviderSection] = Field(default_factory=nothing)
     models: Named[ModelSection] = Field(default_factory=nothing)
-    tenants: Named[TenantSection] = Field(default_factory=nothing)
+    tenants: Annotated[Named[TenantSection], AfterValidator(unique_credentials)] = Field(default_factory=nothing)
     profiles: Named[ProfileSection] = Field(default_factory=nothing)
 
     @property

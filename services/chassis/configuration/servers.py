@@ -1,8 +1,9 @@
 """The sections of the four services: where each listens, and whom it asks."""
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.chassis.configuration.durations import CallSeconds, GraceSeconds, LongSeconds
@@ -10,6 +11,7 @@ from services.chassis.configuration.gateway_load import GatewayLoadSection
 from services.chassis.configuration.models import Share
 from services.chassis.configuration.section import Address, Section, Target
 from services.chassis.configuration.store import DownPolicy, StoreSection
+from services.chassis.configuration.surroundings import Surroundings
 from services.chassis.configuration.tls import GatewayTlsSection
 
 GATEWAY = "127.0.0.1:50051"
@@ -45,6 +47,22 @@ class GatewaySection(ServerSection):
     load: GatewayLoadSection = Field(default_factory=GatewayLoadSection)
     most_request_bytes: Annotated[int, Field(ge=1024, le=8 << 20)] = 4 << 20
     """Of one request in protobuf's encoding; above 8 MiB gRPC itself refuses it."""
+    keys_file: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    """File with keys of tenants beside those that stand with the tenants themselves, read by the gateway alone; relative to the working folder."""
+
+    _keys_path: Path | None = PrivateAttr(default=None)
+
+    @property
+    def keys_path(self) -> Path | None:
+        """Where the keys file is; None where there is none."""
+        return self._keys_path
+
+    @model_validator(mode="after")
+    def _find(self, info: Any) -> "GatewaySection":
+        if self.keys_file is not None:
+            folder = info.context.folder if isinstance(info.context, Surroundings) else Path()
+            self._keys_path = folder / self.keys_file
+        return self
 
     @field_validator("deadline_cap_seconds")
     @classmethod

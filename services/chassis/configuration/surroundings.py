@@ -31,6 +31,8 @@ class Surroundings:
     """None where the section is no mapping: that is told, and nothing that follows from it."""
     models: frozenset[str] | None = None
     """None as above."""
+    profiles: Mapping[str, frozenset[str]] | None = None
+    """The models that each profile calls, judges included, by its name; None as above."""
     used_providers: frozenset[str] = frozenset()
     """Those that a profile needs."""
     strategies: Mapping[str, ParametersCheck] | None = None
@@ -40,12 +42,14 @@ class Surroundings:
 def surroundings_of(tree: Mapping[str, object], environ: Mapping[str, str], folder: Path, strategies: Mapping[str, ParametersCheck] | None) -> Surroundings:
     """Collect the names in a merged tree, whatever its shape."""
     models = _mapping(tree.get("models"))
-    used = {model for profile in _mapping(tree.get("profiles")).values() for model in _models_of(_mapping(profile))}
+    profiles = {name: frozenset(_models_of(_mapping(profile))) for name, profile in _mapping(tree.get("profiles")).items()}
+    used = {model for called in profiles.values() for model in called}
     return Surroundings(
         environ=environ,
         folder=folder,
         providers=_names(tree.get("providers")),
         models=_names(tree.get("models")),
+        profiles=None if _names(tree.get("profiles")) is None else profiles,
         used_providers=frozenset(str(_mapping(models[model]).get("provider")) for model in used if model in models),
         strategies=strategies,
     )
@@ -59,6 +63,11 @@ def known_provider(name: str, info: ValidationInfo) -> str:
 def known_model(name: str, info: ValidationInfo) -> str:
     """Return the name of a model that exists. Raises `PydanticCustomError` with the nearest one that does."""
     return _known("model", name, info.context.models if isinstance(info.context, Surroundings) else None)
+
+
+def known_profile(name: str, info: ValidationInfo) -> str:
+    """Return the name of a profile that exists. Raises `PydanticCustomError` with the nearest one that does."""
+    return _known("profile", name, info.context.profiles if isinstance(info.context, Surroundings) else None)
 
 
 def known_strategy(name: str, info: ValidationInfo) -> str:
