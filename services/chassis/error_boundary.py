@@ -4,7 +4,7 @@ What does not come this far: a message beyond the server's limit in bytes is ref
 """
 
 import logging
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import PurePath
 from traceback import walk_tb
 from types import TracebackType
@@ -19,6 +19,7 @@ from services.chassis.status import DETAILS_KEY, RpcStatus, internal_status, to_
 
 _log = logging.getLogger(__name__)
 _PLACES = 3
+_NOTHING: AbstractAsyncContextManager[None] = nullcontext()
 
 
 class ErrorBoundary(AroundInterceptor):
@@ -27,6 +28,14 @@ class ErrorBoundary(AroundInterceptor):
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same for every method
         """Return what stands around one call."""
         return _Boundary(context)
+
+
+class DecodedRequests(AroundInterceptor):
+    """Refuses what is no request, next to the handler: whatever stands between it and the boundary decides before the request counts."""
+
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same for every method
+        """Return nothing to speak of."""
+        return _NOTHING
 
     def taken(self, request: Any) -> Any:
         """Return the request. Raises `InvalidInput` for bytes that do not make one, for example with text that is not UTF-8."""

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from services.chassis.trace_context import current_span_id, current_trace_id
 
-_FIELDS = ("rpc", "code", "seconds", "request_id", "where")
+_FIELDS = ("rpc", "code", "seconds", "request_id", "where", "tenant")
 """What our own log calls may add to a line; anything else stays out."""
 
 

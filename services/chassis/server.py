@@ -22,7 +22,8 @@ from grpc_reflection.v1alpha import reflection
 from services.chassis.calls_in_flight import CallsInFlight
 from services.chassis.channel import MAX_MESSAGE_BYTES, MAX_METADATA_BYTES
 from services.chassis.configuration import Configuration, ServerSection
-from services.chassis.error_boundary import ErrorBoundary
+from services.chassis.error_boundary import DecodedRequests, ErrorBoundary
+from services.chassis.handlers import AroundInterceptor
 from services.chassis.health import ComponentHealth, HealthServicer
 from services.chassis.listening import Exposure, refuse_openness
 from services.chassis.rotation import RotatingCertificates, rotating
@@ -108,11 +109,12 @@ async def serve(
     register: Callable[[grpc.aio.Server], None],
     settings: ServerSettings,
     telemetry: Telemetry,
-    interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    *,
+    interceptors: Sequence[AroundInterceptor] = (),
 ) -> AsyncIterator[RunningServer]:
-    """Serve until left, then drain; being cancelled meanwhile ends the grace. The service's own interceptors stand within ours.
+    """Serve until left, then drain; being cancelled meanwhile ends the grace.
 
-    Raises `CannotListenError`, or `ConfigurationError` where others could reach the server without TLS or without being known, or its certificates will not do.
+    The service's own interceptors, outermost first, stand inside the tracing and the error boundary, and decide before it matters what was sent. Raises `CannotListenError`, or `ConfigurationError` where others could reach the server without TLS or without being known, or its certificates will not do.
     """
     if settings.exposure.open:
         if not settings.insecure:
@@ -130,13 +132,13 @@ async def _serving(
     settings: ServerSettings,
     telemetry: Telemetry,
     *,
-    interceptors: Sequence[grpc.aio.ServerInterceptor],
+    interceptors: Sequence[AroundInterceptor],
     certificates: RotatingCertificates | None,
 ) -> AsyncIterator[RunningServer]:
     calls = CallsInFlight()
     tracing = ServerTracing(telemetry, calls)
     callers = [] if settings.tls is None or not settings.tls.callers else [KnownCallers(settings.tls.callers)]
-    server = grpc.aio.server(interceptors=[tracing, ErrorBoundary(), *callers, *interceptors], options=_options(settings))
+    server = grpc.aio.server(interceptors=[tracing, ErrorBoundary(), *callers, *interceptors, DecodedRequests()], options=_options(settings))
     component_health = ComponentHealth(service_name)
     register(server)
     health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(component_health), server)

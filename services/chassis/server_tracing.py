@@ -3,6 +3,7 @@
 import logging
 import time
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from types import TracebackType
 from typing import cast
 
@@ -11,6 +12,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 
+from services.chassis import _semconv as semconv
 from services.chassis.calls_in_flight import CallsInFlight
 from services.chassis.handlers import AroundInterceptor, Context
 from services.chassis.rpc_recorder import RpcRecord, RpcRecorder
@@ -22,6 +24,15 @@ _log = logging.getLogger("ensemble.rpc")
 
 _NAMES = {code.value[0]: code.name for code in grpc.StatusCode}
 _DEADLINE_TOLERANCE_SECONDS = 0.02
+_call_under_way: "ContextVar[_TracedCall | None]" = ContextVar("call_under_way", default=None)
+"""gRPC runs each call in a context of its own."""
+
+
+def tell_tenant(tenant: str) -> None:
+    """Put the name of the tenant on whose behalf the call under way is made on its span and its log line; never on a metric."""
+    call = _call_under_way.get()
+    if call is not None:
+        call.tell_tenant(tenant)
 
 
 class ServerTracing(AroundInterceptor):
@@ -52,9 +63,16 @@ class _TracedCall(AbstractAsyncContextManager[None]):
         self._record: RpcRecord | None = None
         self._began = time.monotonic()
         self._budget: float | None = None
+        self._tenant = ""
+
+    def tell_tenant(self, tenant: str) -> None:
+        self._tenant = tenant
+        if self._record is not None:
+            self._record.span.set_attribute(semconv.ENSEMBLE_TENANT, tenant)
 
     async def __aenter__(self) -> None:
         self._calls.begin()
+        _call_under_way.set(self)
         caller = extract(self._context.invocation_metadata() or ())
         if self._recorder is not None:
             self._record = self._recorder.begin(self._method, caller)
@@ -67,7 +85,10 @@ class _TracedCall(AbstractAsyncContextManager[None]):
         code = self._code(error)
         if self._record is not None:
             self._record.end(code)
-        _log.info("%s %s", self._method, code, extra={"rpc": self._method, "code": code, "seconds": round(time.monotonic() - self._began, 6)})
+        extra: dict[str, object] = {"rpc": self._method, "code": code, "seconds": round(time.monotonic() - self._began, 6)}
+        if self._tenant:
+            extra["tenant"] = self._tenant
+        _log.info("%s %s", self._method, code, extra=extra)
         self._calls.end()
 
     def _code(self, error: BaseException | None) -> str:
