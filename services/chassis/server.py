@@ -114,7 +114,8 @@ async def serve(
 ) -> AsyncIterator[RunningServer]:
     """Serve until left, then drain; being cancelled meanwhile ends the grace.
 
-    The service's own interceptors, outermost first, stand inside the tracing and the error boundary, and decide before it matters what was sent. Raises `CannotListenError`, or `ConfigurationError` where others could reach the server without TLS or without being known, or its certificates will not do.
+    The service's own interceptors, outermost first, stand inside the tracing and the error boundary, and decide before it matters what was sent. Raises
+    `CannotListenError`, or `ConfigurationError` where others could reach the server without TLS or without being known, or its certificates will not do.
     """
     if settings.exposure.open:
         if not settings.insecure:

@@ -49,8 +49,8 @@ async def running(
 ) -> AsyncIterator[Running]:
     """Run the services while the context is open; they stop in the reverse order, each draining first.
 
-    `port_base` puts them on that port of 127.0.0.1 and the next three; 0 takes any that are free; None takes the configured addresses. Limits are read again
-    from the source, where there is one. Raises `CannotListenError` or, for the embedded model, `CommandError`.
+    `port_base` puts them on that port of 127.0.0.1 and the next three; 0 takes any that are free; None takes the configured addresses. Limits and tenants are
+    read again from the source, where there is one. Raises `CannotListenError` or, for the embedded model, `CommandError`.
     """
     async with AsyncExitStack() as stack:
         url = None
@@ -65,7 +65,7 @@ async def running(
         configuration = _section(configuration, "orchestrator", limiter=permits.address, refiner=refining.address)
         runs = await stack.enter_async_context(orchestrator(configuration, listen=listen["orchestrator"], insecure=insecure))
         configuration = _section(configuration, "gateway", limiter=permits.address, orchestrator=runs.address)
-        front = await stack.enter_async_context(gateway(configuration, listen=listen["gateway"], insecure=insecure))
+        front = await stack.enter_async_context(gateway(configuration, listen=listen["gateway"], insecure=insecure, source=source))
         yield Running(gateway=front, orchestrator=runs, limiter=permits, refiner=refining, model_url=url, traces_to=configuration.telemetry.endpoint)
 
 

@@ -3,4 +3,4 @@
 from services.chassis.entry import main
 from services.gateway.app import application
 
-main(application)
+main(rereading=application)

@@ -1,6 +1,7 @@
 """The gateway's composition root."""
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -9,11 +10,13 @@ import grpc
 from ensemble.v1 import gateway_service_pb2_grpc
 from services.chassis.channel import open_channel
 from services.chassis.configuration import Configuration
+from services.chassis.reloading import ConfigurationSource
 from services.chassis.server import RunningServer, serve
 from services.chassis.telemetry import TelemetrySettings, start_telemetry
 from services.gateway.admission import Admission
 from services.gateway.admission_metrics import AdmissionMetrics
 from services.gateway.admitted import Admitted
+from services.gateway.grpc_authentication import Authentication
 from services.gateway.grpc_availability import GrpcAvailability
 from services.gateway.grpc_calls_cap import CallsCap
 from services.gateway.grpc_runs import GrpcRuns
@@ -24,6 +27,7 @@ from services.gateway.recent_runs import RecentRuns
 from services.gateway.retry_pace import RetryPace
 from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
+from services.gateway.tenancy import tenancy_of
 from services.models.catalogue import Catalogue
 
 SERVICE = "ensemble.v1.GatewayService"
@@ -49,9 +53,18 @@ async def follow(channel: grpc.aio.Channel, tell: Callable[[bool], None]) -> Non
 
 @asynccontextmanager
 async def application(
-    configuration: Configuration, *, listen: str | None = None, insecure: bool = False, new_id: Callable[[], str] = new_run_id
+    configuration: Configuration,
+    *,
+    listen: str | None = None,
+    insecure: bool = False,
+    source: ConfigurationSource | None = None,
+    new_id: Callable[[], str] = new_run_id,
 ) -> AsyncIterator[RunningServer]:
-    """Run the gateway; tests pass a source of run ids."""
+    """Run the gateway; tests pass a source of run ids.
+
+    Of a changed configuration the tenants' keys, names of certificates, profiles and models are followed, and nothing else. Raises `ConfigurationError` where
+    the keys file is wrong.
+    """
     settings = GatewaySettings.from_configuration(configuration, listen, insecure=insecure)
     catalogue = Catalogue.from_configuration(configuration)
     profiles = profiles_from(configuration)
@@ -60,6 +73,7 @@ async def application(
         async with (
             open_channel(settings.orchestrator, telemetry, health_service=ORCHESTRATOR_SERVICE, identity=configuration.identity) as orchestrator,
             open_channel(settings.limiter, telemetry, health_service=LIMITER_SERVICE, identity=configuration.identity) as limiter,
+            tenancy_of(configuration, source, secret=secrets.token_bytes(32)) as callers,
         ):
             rules, metrics = LoadRules.from_configuration(configuration), AdmissionMetrics(telemetry)
             admission = Admission(rules, RetryPace(rules.concurrency), on_refusal=metrics.refused)
@@ -76,7 +90,8 @@ async def application(
             def register(server: grpc.aio.Server) -> None:
                 gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(servicer, server)
 
-            async with serve(SERVICE, register, settings.server, telemetry, [CallsCap(rules.most_calls, admission.retry_after_seconds)]) as server:
+            interceptors = [CallsCap(rules.most_calls, admission.retry_after_seconds), Authentication(callers)]
+            async with serve(SERVICE, register, settings.server, telemetry, interceptors=interceptors) as server:
                 server.health.set("orchestrator", False)
                 following = asyncio.create_task(follow(orchestrator, lambda ready: server.health.set("orchestrator", ready)), name="orchestrator's readiness")
                 try:

@@ -4,10 +4,10 @@
                                                       `- NotAllowed      `- NotFound  `- NotAllowed    `- NotFound
 
 Violations come before what is not allowed or not found, and all of them at once. A name that the caller may not use is refused as such whether or not it
-exists, so that nobody finds out by asking.
+exists, and nothing of a profile that he may not use counts before, so that nobody finds out by asking.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from uuid import uuid4
 
@@ -15,11 +15,11 @@ from services.chassis.errors import FieldViolation, InvalidInput, NotAllowed, No
 from services.gateway.caller import ANYONE, Caller
 from services.gateway.order import Order
 from services.gateway.panel import calls_of, panel_violations, seated
-from services.gateway.profiles import Profile, options_over, sampling_over
+from services.gateway.profiles import Profile, judges_of, named_models, options_over, sampling_over, usable
 from services.gateway.question import NO_GENERATION, NO_OPTIONS, Question
 from services.gateway.validation import violations_of
 from services.models.conversation import Message, Role
-from services.models.plan import JUDGES, OWN_SAMPLES, RunPlan, StrategyOptions
+from services.models.plan import OWN_SAMPLES, RunPlan
 
 DEFAULT_PROFILE = "default"
 MOST_VIOLATIONS = 32
@@ -57,7 +57,8 @@ class Planner:
 
     def _plan(self, question: Question, caller: Caller, at: str) -> RunPlan:
         violations = violations_of(question)
-        profile = self._profiles.get(question.profile or DEFAULT_PROFILE)
+        name = question.profile or DEFAULT_PROFILE
+        profile = self._profiles.get(name) if caller.may_use_profile(name) else None
         panel = seated(question.members) or (profile.members if profile else ())
         if question.members:
             violations += panel_violations(panel)
@@ -68,10 +69,10 @@ class Planner:
             violations.append(FieldViolation(field="options.quorum", description=f"must be at most the number of calls in the panel, which is {calls}"))
         if violations:
             raise InvalidInput([FieldViolation(field=at + violation.field, description=violation.description) for violation in violations[:MOST_VIOLATIONS]])
-        if not caller.may_use_profile(question.profile or DEFAULT_PROFILE):
+        if not caller.may_use_profile(name):
             raise NotAllowed("this tenant may not use that profile", kind="profile")
         if profile is None:
-            raise NotFound("profile", question.profile or DEFAULT_PROFILE, tuple(filter(caller.may_use_profile, self._profiles)))
+            raise NotFound("profile", name, tuple(known for known, one in self._profiles.items() if usable(one, caller)))
 
         options = profile.options if question.options is NO_OPTIONS else options_over(profile.options, question.options)
         if quorum is None and options.quorum is not None and 0 < calls < options.quorum:
@@ -81,11 +82,11 @@ class Planner:
             # The profile's parameters are options that its own strategy alone understands, and its quorum is meant for it; another strategy would refuse what
             # the request never said.
             options = replace(options, parameters=question.options.parameters or {}, quorum=quorum)
-        writer = (options.refiner.model,) if options.refiner else ()
-        named = (*(member.model for member in panel), *writer)
-        if not all(map(caller.may_call, (*named, *_judges_of(options)))):
+        named, judges = named_models(panel, options), tuple(judges_of(options))
+        if not all(map(caller.may_call, (*named, *judges))):
             raise NotAllowed("this tenant may not use one of the models that would be called", kind="model")
-        for model in named:
+        # Whether a strategy takes judges, and whether they exist, is the strategy's to say; but where one does not, the words would list every model there is.
+        for model in named if caller.models is None else (*named, *judges):
             if model not in self._models:
                 raise NotFound("model", model, tuple(filter(caller.may_call, self._models)))
         return RunPlan(
@@ -100,12 +101,6 @@ class Planner:
             max_cost_micro_usd=profile.max_cost_micro_usd if question.max_cost_micro_usd is None else question.max_cost_micro_usd,
             response_schema=question.response_schema,
         )
-
-
-def _judges_of(options: StrategyOptions) -> Iterator[str]:
-    """Yield the models that parameters name. Whether the strategy takes the parameter, and whether they exist, is the strategy's to say."""
-    judges = options.parameters.get(JUDGES)
-    yield from (judge for judge in judges if isinstance(judge, str)) if isinstance(judges, list | tuple) else ()
 
 
 def _conversation(question: Question) -> tuple[Message, ...]:

@@ -1,14 +1,15 @@
 """A profile: a named ensemble that a request builds upon, field by field."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from services.chassis.configuration import Configuration, HedgeSection, ProfileSection, RefinerMemberSection, RetrySection, plain_parameters
+from services.gateway.caller import Caller
 from services.gateway.panel import seated
 from services.gateway.question import AskedGeneration, AskedHedge, AskedMember, AskedOptions, AskedRefiner, AskedRetry
 from services.models.conversation import Sampling
-from services.models.plan import HedgePolicy, Member, StrategyOptions
+from services.models.plan import JUDGES, HedgePolicy, Member, StrategyOptions
 from services.models.refinement import Writer
 from services.models.retry_policy import RetryPolicy
 
@@ -27,6 +28,23 @@ class Profile:
     sampling: Sampling = field(default_factory=Sampling)
     max_cost_micro_usd: int | None = None
     """Most that a run may cost, where the request says nothing of it; None for no bound."""
+
+
+def named_models(panel: Sequence[Member], options: StrategyOptions) -> tuple[str, ...]:
+    """Return the models that sit in a panel or write its answer."""
+    return (*(member.model for member in panel), *((options.refiner.model,) if options.refiner else ()))
+
+
+def judges_of(options: StrategyOptions) -> Iterator[str]:
+    """Yield the models that parameters name."""
+    judges = options.parameters.get(JUDGES)
+    yield from (judge for judge in judges if isinstance(judge, str)) if isinstance(judges, list | tuple) else ()
+
+
+def usable(profile: Profile, caller: Caller) -> bool:
+    """Whether the caller may use the profile as it stands, with every model that it calls; of others he is not told."""
+    models = (*named_models(profile.members, profile.options), *judges_of(profile.options))
+    return caller.may_use_profile(profile.name) and all(map(caller.may_call, models))
 
 
 def options_over(options: StrategyOptions, asked: AskedOptions) -> StrategyOptions:

@@ -27,7 +27,7 @@ from services.chassis.status import with_fields_below
 from services.gateway.availability import Availability
 from services.gateway.caller import current_caller
 from services.gateway.planner import Planner
-from services.gateway.profiles import Profile
+from services.gateway.profiles import Profile, usable
 from services.gateway.question import (
     MOST_LABELS,
     MOST_MESSAGES,
@@ -69,7 +69,7 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         settings: GatewaySettings,
     ) -> None:
         self._planner = planner
-        self._profiles = [_profile(profile) for profile in sorted(profiles, key=lambda one: one.name)]
+        self._profiles = [(profile, _profile(profile)) for profile in sorted(profiles, key=lambda one: one.name)]
         self._models = sorted(models, key=lambda one: one.name)
         self._runs = runs
         self._availability = availability
@@ -105,9 +105,9 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         request: gateway_service_pb2.ListProfilesRequest,
         context: aio.ServicerContext[object, object],
     ) -> gateway_service_pb2.ListProfilesResponse:
-        """List the profiles that the caller may use."""
+        """List the profiles that the caller may use as they stand."""
         caller = current_caller.get()
-        return gateway_service_pb2.ListProfilesResponse(profiles=[profile for profile in self._profiles if caller.may_use_profile(profile.name)])
+        return gateway_service_pb2.ListProfilesResponse(profiles=[told for profile, told in self._profiles if usable(profile, caller)])
 
     async def ListModels(
         self,
