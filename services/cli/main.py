@@ -14,6 +14,7 @@ import typer
 
 from services.cli.ending import ending
 from services.cli.exit_codes import ExitCode
+from services.cli.keys import keys_app
 from services.cli.options import (
     ConfigOption,
     GatewayOption,
@@ -48,6 +49,7 @@ app = typer.Typer(
 
 limits_app = typer.Typer()
 app.add_typer(limits_app, name="limits")
+app.add_typer(keys_app, name="keys")
 
 HIGHEST_PORT_BASE = 65532
 

@@ -1,15 +1,20 @@
 """The gateway's client."""
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import pytest
 
 from ensemble.v1 import gateway_service_pb2, run_event_pb2
-from services.cli.exit_codes import ExitCode
-from services.cli.gateway_client import Trace, gateway_at
+from services.cli.exit_codes import CommandError, ExitCode
+from services.cli.gateway_client import KEY_VARIABLE, Trace, authorization_of, gateway_at
 from services.cli.rpc_errors import CallFailed
+from services.gateway.app import application
+from tests.support.command_line import ensemble
 from tests.support.fake_gateway import fake_gateway
+from tests.support.fake_orchestrator import FakeLimiter, FakeOrchestrator, serve_fakes
+from tests.support.tenants import configured, entry_of, key_of
 
 QUESTION = gateway_service_pb2.GenerateRequest(prompt="What?")
 
@@ -63,3 +68,36 @@ def test_traces_differ_and_are_well_formed() -> None:
     version, trace_id, span_id, flags = value.split("-")
     assert (key, version, len(trace_id), len(span_id), flags) == ("traceparent", "00", 32, 16, "01")
     assert int(trace_id, 16) * int(span_id, 16) > 0
+
+
+@pytest.mark.parametrize("key", ["", "  ", "\n"])
+def test_without_a_key_nothing_is_sent(key: str) -> None:
+    """As before a gateway that asks nobody."""
+    assert authorization_of({KEY_VARIABLE: key}) == authorization_of({}) == ()
+
+
+@pytest.mark.parametrize("key", ["two words", "ä", "a\nb", "a\0b"])
+def test_what_cannot_be_sent_is_told_and_not_repeated(key: str) -> None:
+    """GRPC would fail in words of its own."""
+    with pytest.raises(CommandError, match="holds what no key is") as caught:
+        authorization_of({KEY_VARIABLE: key})
+    assert caught.value.code is ExitCode.WRONG
+    assert key not in str(caught.value)
+
+
+async def test_every_call_to_a_gateway_brings_the_key(tmp_path: Path) -> None:
+    """From the environment, whatever command makes it; who has none, or a bad one, is told so."""
+    orchestrator = FakeOrchestrator()
+    async with (
+        serve_fakes(orchestrator, FakeLimiter()) as fakes,  # type: ignore[abstract]  # The RPCs it lacks answer UNIMPLEMENTED.
+        application(configured(fakes.address, {"team-a": {"keys": [entry_of("alice")]}})) as server,
+    ):
+        for command in (("ask", "q", "--json"), ("models",), ("profiles",)):
+            commands = [
+                ensemble(*command, "--gateway", server.address, folder=tmp_path, environ={KEY_VARIABLE: key}) for key in (key_of("alice"), key_of("bob"), "")
+            ]
+            good, bad, none = await asyncio.gather(*commands)
+            assert (good.code, bad.code, none.code) == (0, 2, 2)
+            assert "the key is not valid" in bad.err + bad.text
+            assert "authorization: Bearer KEY" in (none.err + none.text).replace('\\"', '"')
+            assert key_of("bob") not in bad.err + bad.text
