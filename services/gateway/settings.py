@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.chassis.configuration import Configuration
+from services.chassis.configuration import Configuration, have_credentials
 from services.chassis.server import ServerSettings
 from services.chassis.server_tls import ServerTls
 
@@ -34,7 +34,7 @@ class GatewaySettings:
                 reflection=section.reflection,
                 section="gateway",
                 tls=_tls(configuration),
-                authenticated=section.tls is not None and section.tls.client_ca is not None,
+                authenticated=_knows_callers(configuration),
                 insecure=insecure,
             ),
             orchestrator=section.orchestrator,
@@ -43,6 +43,12 @@ class GatewaySettings:
             deadline_cap_seconds=section.deadline_cap_seconds,
             most_request_bytes=section.most_request_bytes,
         )
+
+
+def _knows_callers(configuration: Configuration) -> bool:
+    """Whether nobody is let in who has neither a key nor a certificate of an authority that was named."""
+    section = configuration.gateway
+    return (section.tls is not None and section.tls.client_ca is not None) or section.keys_file is not None or have_credentials(configuration.tenants)
 
 
 def _tls(configuration: Configuration) -> ServerTls | None:

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
-from services.chassis.configuration import Configuration, ConfigurationError, TenantSection, read_keys_file
+from services.chassis.configuration import Configuration, ConfigurationError, TenantSection, have_credentials, read_keys_file
 from services.chassis.configuration.keys_file import Keys
 from services.chassis.reloading import INTERVAL_SECONDS, ConfigurationSource, watching
 from services.gateway.caller import ANYONE, Caller
@@ -80,7 +80,7 @@ class Tenancy:
         self._asks = self._asks or self._wanted()
 
     def _wanted(self) -> bool:
-        return self._keys_path is not None or any(tenant.keys is not None or tenant.sans is not None for tenant in self._tenants.values())
+        return self._keys_path is not None or have_credentials(self._tenants)
 
     def _credentials(self) -> Iterator[Credentials]:
         """Yield what each tenant is known by, the keys file's first: where both claim a key, the file is older, and the configuration holds."""

@@ -16,7 +16,7 @@ from services.chassis.configuration.servers import GatewaySection, LimiterSectio
 from services.chassis.configuration.store import DownPolicy, StoreDownSection, StoreSection
 from services.chassis.configuration.surroundings import ParametersCheck
 from services.chassis.configuration.telemetry import TelemetrySection
-from services.chassis.configuration.tenants import DEFAULT_TENANT, BudgetSection, KeySection, TenantSection
+from services.chassis.configuration.tenants import DEFAULT_TENANT, BudgetSection, KeySection, TenantSection, have_credentials
 from services.chassis.configuration.tls import GatewayTlsSection, TlsSection
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "TlsSection",
     "configuration_file",
     "configuration_hash",
+    "have_credentials",
     "load_configuration",
     "plain_parameters",
     "read_keys_file",

@@ -120,3 +120,8 @@ def repeated(entries: Iterable[tuple[str, Path, str]], elsewhere: Mapping[str, s
         elif credential in seen:
             yield tenant, path, "stands twice" if seen[credential] == tenant else f'stands with the tenant "{seen[credential]}" already'
         seen.setdefault(credential, tenant)
+
+
+def have_credentials(tenants: Mapping[str, TenantSection]) -> bool:
+    """Whether any tenant is known by keys or certificates, none of them left included: then whoever calls is asked who he is."""
+    return any(tenant.keys is not None or tenant.sans is not None for tenant in tenants.values())
