@@ -26,10 +26,13 @@ from services.chassis.errors import (
     Overloaded,
     QuotaExhausted,
     Unauthenticated,
+    UnknownCaller,
     Unsupported,
 )
 
 Code = grpc.StatusCode
+UNKNOWN_CALLER = "UNKNOWN_CALLER"
+"""The reason word of the one refusal that is between services, and not passed on to whoever called the first of them."""
 EACH = "ID"
 """How a key of metadata ends that stands for several, one for each entry of its value."""
 
@@ -154,6 +157,14 @@ TABLE: tuple[Row, ...] = (
         advice="Take a profile that ListProfiles and models that ListModels show, or ask the operator.",
         repeat=Repeat.USELESS,
         metadata={"kind": Key(meaning='what may not be used, "profile" or "model"', always=False)},
+    ),
+    Row(
+        kind=UnknownCaller,
+        code=Code.PERMISSION_DENIED,
+        reason=UNKNOWN_CALLER,
+        situation="Orchestrator, limiter or refiner was called with a certificate that has none of the names in tls.callers.",
+        advice="Have the operator add one of its names, or call with another certificate.",
+        repeat=Repeat.USELESS,
     ),
     Row(
         kind=NotFound,

@@ -4,6 +4,7 @@
     |-- InvalidInput          a field of the request is wrong
     |-- Unauthenticated       no credentials, or bad ones
     |-- NotAllowed            good credentials that do not cover this
+    |-- UnknownCaller         a service that is not among those that may call
     |-- NotFound              an unknown profile, model or strategy
     |-- QuotaExhausted        the caller's own limit or budget
     |-- Overloaded            this server sheds load
@@ -56,6 +57,13 @@ class NotAllowed(EnsembleError):
         super().__init__(description)
         self.kind = kind
         """What may not be used, for example "profile"; never which one, and never whether it exists."""
+
+
+class UnknownCaller(EnsembleError):
+    """The certificate that was shown is good, but has none of the names that may call this service."""
+
+    def __init__(self) -> None:
+        super().__init__("the certificate that was shown has none of the names that may call this service (tls.callers)")
 
 
 class NotFound(EnsembleError):

@@ -12,7 +12,7 @@ from types import TracebackType
 import grpc
 
 from services.chassis.certificates import CertificateFiles, Certificates
-from services.chassis.errors import NotAllowed
+from services.chassis.errors import UnknownCaller
 from services.chassis.handlers import AroundInterceptor, Context
 from services.chassis.rotation import RotatingCertificates
 
@@ -76,10 +76,10 @@ class _Admission(AbstractAsyncContextManager[None]):
         self._names = names
 
     async def __aenter__(self) -> None:
-        """Refuse a stranger. Raises `NotAllowed`."""
+        """Refuse a stranger. Raises `UnknownCaller`."""
         shown = self._context.auth_context().get(_NAMES, ())
         if self._names.isdisjoint(name.decode("utf-8", "replace") for name in shown):
-            raise NotAllowed("the caller's certificate has none of the names that may call this service (tls.callers)")
+            raise UnknownCaller
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """Nothing is to be done after a call."""

@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
 from services.chassis.error_details import DETAILS_LIMIT, LEFT_OUT, MESSAGE_LIMIT, REASON_LIMIT, bad_request, cut, fitting
-from services.chassis.error_table import row_of
+from services.chassis.error_table import UNKNOWN_CALLER, row_of
 from services.chassis.errors import Bug, DeadlineSpent, DependencyUnavailable, EnsembleError, FieldViolation, InvalidInput, RemoteError
 
 DOMAIN = "ensemble"
@@ -53,18 +53,25 @@ def from_rpc_error(service: str, error: grpc.aio.AioRpcError) -> EnsembleError:
     """Return what a failed call to another service of ours means here.
 
     A refusal of ours is passed on as it came, so that its details survive any number of hops. What gRPC itself says for an unreachable server becomes
-    `DependencyUnavailable`, a spent deadline `DeadlineSpent`; anything else is a bug, and none of its text is passed on.
+    `DependencyUnavailable`, a spent deadline `DeadlineSpent`; anything else is a bug, and none of its text is passed on. Nor is that the other service does not
+    know this one, which is no business of whoever called here.
     """
     details = _details(error)
     code = error.code()
+    if details is not None and any(info.reason == UNKNOWN_CALLER for info in _error_infos(status_pb2.Status.FromString(details))):
+        return _told_in_the_log(f"the {service} does not let this service call it: its certificate has none of the names in tls.callers", code)
     if details is not None:
         return RemoteError(code=code.name, message=error.details() or "", details=details)
     if code in {Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.CANCELLED}:
         return DependencyUnavailable(service)
     if code is Code.DEADLINE_EXCEEDED:
         return DeadlineSpent(f"the {service}")
+    return _told_in_the_log(f"the {service} answered what no service of ours answers", code)
+
+
+def _told_in_the_log(what: str, code: grpc.StatusCode) -> RemoteError:
     request_id = uuid4().hex
-    _log.error("the %s answered what no service of ours answers", service, extra={"code": code.name, "request_id": request_id})
+    _log.error("%s", what, extra={"code": code.name, "request_id": request_id})
     status = internal_status(request_id)
     return RemoteError(code=status.code.name, message=status.message, details=status.details)
 

@@ -82,7 +82,7 @@ async def _through_gateway(batch: Batch, prompts: BatchInput, output: BatchOutpu
         async def ask(prompt: Prompt) -> Outcome:
             if afresh:
                 prompt.request.request_id = hashlib.sha256(f"{afresh}{prompt.request.request_id}".encode()).hexdigest()
-            return await ask_gateway(prompt, client, address=template.gateway, timeout=template.timeout_seconds, patience=patience)
+            return await ask_gateway(prompt, client, connection=template.gateway, timeout=template.timeout_seconds, patience=patience)
 
         def kept(outcome: Outcome) -> None:
             tally.add(outcome)

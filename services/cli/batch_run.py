@@ -11,6 +11,7 @@ from ensemble.v1 import gateway_service_pb2
 from services.cli.batch_line import Prompt
 from services.cli.batch_outcome import Outcome, Standing, standing_after
 from services.cli.batch_retry import Patience
+from services.cli.connection import Connection
 from services.cli.exit_codes import CommandError
 from services.cli.gateway_client import GatewayClient, Trace
 from services.cli.rpc_errors import CallFailed, failure_of
@@ -35,7 +36,7 @@ async def ask_all(prompts: Iterator[Prompt], ask: Ask, keep: Keep, *, concurrenc
         raise failed.exceptions[0] from None
 
 
-async def ask_gateway(prompt: Prompt, client: GatewayClient, *, address: str, timeout: float, patience: Patience) -> Outcome:
+async def ask_gateway(prompt: Prompt, client: GatewayClient, *, connection: Connection, timeout: float, patience: Patience) -> Outcome:
     """Ask one prompt, each time in a trace of its own, until it is answered or no more may be hoped for.
 
     Raises `CallFailed` where the gateway cannot be reached: that says nothing of the prompt, and the others would fare no better.
@@ -50,7 +51,7 @@ async def ask_gateway(prompt: Prompt, client: GatewayClient, *, address: str, ti
         attempts += 1
         wait = patience.wait_seconds(failure, attempts=attempts, waited_seconds=waited)
         if wait is None:
-            failed = CallFailed(failure, address=address, trace_id=traced.trace.trace_id)
+            failed = CallFailed(failure, connection=connection, trace_id=traced.trace.trace_id)
             if failure.code == "UNAVAILABLE" and not failure.reason:
                 raise failed
             standing = standing_after(failure.code, failure.reason, retry_after_seconds=failure.retry_after_seconds)

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from services.chassis.configuration import Configuration, load_configuration
 from services.cli.asking import ask_for_a_person
+from services.cli.connection import Connection
 from services.cli.question import Question
 from services.cli.receipt_table import plain
 from services.cli.up import running
@@ -31,5 +32,6 @@ async def demonstrate(question: str = QUESTION, *, configuration: Configuration 
         console.print(f"  model on {services.model_url}\n")
         console.print(plain(f"Question: {question}\n"))
         await ask_for_a_person(
-            Question(prompt=question, gateway=services.gateway.address, timeout_seconds=TIMEOUT_SECONDS, profile=PROFILE, candidates=True), console=console
+            Question(prompt=question, gateway=Connection(address=services.gateway.address), timeout_seconds=TIMEOUT_SECONDS, profile=PROFILE, candidates=True),
+            console=console,
         )

@@ -1,15 +1,15 @@
 """A client of the gateway: a channel, a deadline, a trace of its own, and the key of whoever asks."""
 
-import os
 import random
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import grpc
 
 from ensemble.v1 import gateway_service_pb2, gateway_service_pb2_grpc
+from services.cli.connection import Connection
 from services.cli.exit_codes import CommandError, ExitCode
 from services.cli.rpc_errors import CallFailed, failure_of
 
@@ -20,9 +20,7 @@ CHANNEL_OPTIONS = [
     # Where http_proxy is set, gRPC would ask it even for a service on this machine.
     ("grpc.enable_http_proxy", 0),
 ]
-KEY_VARIABLE = "ENSEMBLE_API_KEY"
-"""Where the key is; an argument would be seen by everybody on the machine."""
-_VISIBLE = re.compile(r"[!-~]+")
+_TARGET = re.compile(r"[!-~]+")
 
 Metadata = tuple[tuple[str, str], ...]
 
@@ -51,8 +49,8 @@ class GatewayClient:
 
     stub: "gateway_service_pb2_grpc.GatewayServiceAsyncStub"
     trace: Trace
-    authorization: Metadata = field(default=(), repr=False)
-    """What carries the key; empty where there is none."""
+    credentials: Metadata = field(default=(), repr=False)
+    """Says who asks."""
 
     async def stream(self, request: gateway_service_pb2.GenerateRequest, *, timeout: float) -> AsyncGenerator[gateway_service_pb2.StreamGenerateResponse, None]:
         """Ask and yield what happens; leaving the stream cancels the run."""
@@ -77,36 +75,34 @@ class GatewayClient:
         return await self.stub.ListProfiles(gateway_service_pb2.ListProfilesRequest(), timeout=timeout, metadata=self._metadata())
 
     def _metadata(self) -> Metadata:
-        return (*self.trace.metadata(), *self.authorization)
+        return self.trace.metadata() + self.credentials
 
 
 @asynccontextmanager
-async def gateway_at(address: str) -> AsyncIterator[GatewayClient]:
-    """Open a channel to a gateway. Calls that fail inside raise `CallFailed`; an address that is none, or a key that cannot be sent, raises `CommandError`."""
+async def gateway_at(connection: Connection) -> AsyncIterator[GatewayClient]:
+    """Open a channel to a gateway. Calls that fail inside raise `CallFailed`; an address that is none raises `CommandError`."""
     trace = Trace.begun()
-    authorization = authorization_of(os.environ)
     try:
-        async with channel_to(address) as channel:
+        async with channel_to(connection) as channel:
             stub: gateway_service_pb2_grpc.GatewayServiceAsyncStub = gateway_service_pb2_grpc.GatewayServiceStub(channel)
-            yield GatewayClient(stub, trace, authorization)
+            yield GatewayClient(stub, trace, connection.credentials())
     except grpc.aio.AioRpcError as error:
-        raise CallFailed(failure_of(error), address=address, trace_id=trace.trace_id) from None
-
-
-def authorization_of(environ: Mapping[str, str]) -> Metadata:
-    """Return what carries the key that stands in the environment; nothing where none does. Raises `CommandError`, which does not repeat it."""
-    key = environ.get(KEY_VARIABLE, "").strip()
-    if not key:
-        return ()
-    if _VISIBLE.fullmatch(key) is None:
-        raise CommandError(f"{KEY_VARIABLE} holds what no key is: it must be one word of visible ASCII characters", ExitCode.WRONG)
-    return (("authorization", f"Bearer {key}"),)
+        raise CallFailed(failure_of(error), connection=connection, trace_id=trace.trace_id) from None
 
 
 @asynccontextmanager
-async def channel_to(address: str, *options: tuple[str, int]) -> AsyncIterator[grpc.aio.Channel]:
+async def channel_to(connection: Connection, *more: tuple[str, int]) -> AsyncIterator[grpc.aio.Channel]:
     """Open a channel with further options of gRPC. Raises `CommandError` for what is no address."""
-    if _VISIBLE.fullmatch(address) is None:
-        raise CommandError(f"{address!r} is not an address; write HOST:PORT", ExitCode.WRONG)
-    async with grpc.aio.insecure_channel(address, options=[*CHANNEL_OPTIONS, *options]) as channel:
+    if _TARGET.fullmatch(connection.address) is None:
+        raise CommandError(f"{connection.address!r} is not an address; write HOST:PORT", ExitCode.WRONG)
+    options: list[tuple[str, int | str]] = [*CHANNEL_OPTIONS, *more]
+    tls = connection.tls
+    if tls is None:
+        opened = grpc.aio.insecure_channel(connection.address, options=options)
+    else:
+        if tls.server_name is not None:
+            options.append(("grpc.ssl_target_name_override", tls.server_name))
+        shown = tls.certificates
+        opened = grpc.aio.secure_channel(connection.address, grpc.ssl_channel_credentials(shown.ca, shown.key, shown.chain), options=options)
+    async with opened as channel:
         yield channel

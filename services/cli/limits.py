@@ -5,6 +5,7 @@ from rich.console import Console
 
 from ensemble.v1 import model_state_pb2
 from services.chassis.configuration.durations import parse_duration
+from services.cli.connection import Connection
 from services.cli.ending import print_json
 from services.cli.exit_codes import CommandError, ExitCode
 from services.cli.limits_client import Selection, limiter_at
@@ -20,19 +21,19 @@ _MODES = {
 }
 
 
-async def show_limits(address: str, selection: Selection, *, timeout: float, as_json: bool) -> None:
+async def show_limits(connection: Connection, selection: Selection, *, timeout: float, as_json: bool) -> None:
     """Print the state as it stands. Raises `CommandError`."""
-    async with limiter_at(address) as client:
+    async with limiter_at(connection) as client:
         state = await client.state(selection, timeout=timeout)
     if as_json:
         print_json(MessageToDict(state, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))
     else:
-        Console(highlight=False).print(state_view(state, address))
+        Console(highlight=False).print(state_view(state, connection.address))
 
 
-async def override(address: str, model: str, mode: str, seconds: float | None, *, timeout: float, as_json: bool) -> None:
+async def override(connection: Connection, model: str, mode: str, seconds: float | None, *, timeout: float, as_json: bool) -> None:
     """Set or lift an override and print the model's state with it. Raises `CommandError`."""
-    async with limiter_at(address) as client:
+    async with limiter_at(connection) as client:
         response = await client.set_override(model, _MODES[mode], seconds, timeout=timeout)
     if as_json:
         print_json(MessageToDict(response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True))

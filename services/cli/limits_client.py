@@ -9,6 +9,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from ensemble.v1 import limiter_service_pb2, limiter_service_pb2_grpc, model_state_pb2
+from services.cli.connection import Connection
 from services.cli.gateway_client import Trace, channel_to
 from services.cli.rpc_errors import CallFailed, failure_of
 
@@ -62,12 +63,12 @@ class LimiterClient:
 
 
 @asynccontextmanager
-async def limiter_at(address: str, *, watching: bool = False) -> AsyncIterator[LimiterClient]:
+async def limiter_at(connection: Connection, *, watching: bool = False) -> AsyncIterator[LimiterClient]:
     """Open a channel to a limiter. Calls that fail inside raise `CallFailed`; an address that is none raises `CommandError`."""
     trace = Trace.begun()
     try:
-        async with channel_to(address, *(_WATCHING if watching else ())) as channel:
+        async with channel_to(connection, *(_WATCHING if watching else ())) as channel:
             stub: limiter_service_pb2_grpc.LimiterServiceAsyncStub = limiter_service_pb2_grpc.LimiterServiceStub(channel)
             yield LimiterClient(stub, trace)
     except grpc.aio.AioRpcError as error:
-        raise CallFailed(failure_of(error), address=address, trace_id=trace.trace_id, service="limiter") from None
+        raise CallFailed(failure_of(error), connection=connection, trace_id=trace.trace_id, service="limiter") from None

@@ -17,6 +17,7 @@ from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
 from ensemble.v1 import limiter_service_pb2, model_state_pb2
+from services.cli.connection import Connection
 from services.cli.limits_client import LimiterClient, Selection, limiter_at
 from services.cli.limits_view import view_of
 from services.cli.rpc_errors import CallFailed, RpcFailure
@@ -30,18 +31,18 @@ Change = limiter_service_pb2.WatchStateResponse
 Say = Callable[[str], None]
 
 
-async def watch_limits(address: str, selection: Selection, *, timeout: float, as_json: bool, console: Console | None = None) -> None:
+async def watch_limits(connection: Connection, selection: Selection, *, timeout: float, as_json: bool, console: Console | None = None) -> None:
     """Show the state and each change until interrupted. Raises `CommandError` where there is nothing to watch."""
     followed = FollowedState()
-    with view_of(followed.state, address, as_json=as_json, console=console or Console(highlight=False)) as view:
-        async with aclosing(follow(address, selection, timeout=timeout, say=view.say)) as changes:
+    with view_of(followed.state, connection.address, as_json=as_json, console=console or Console(highlight=False)) as view:
+        async with aclosing(follow(connection, selection, timeout=timeout, say=view.say)) as changes:
             async for change, whole in changes:
                 followed.take(change, whole=whole)
                 view.show(change)
 
 
 async def follow(
-    address: str,
+    connection: Connection,
     selection: Selection,
     *,
     timeout: float,
@@ -57,11 +58,11 @@ async def follow(
     """Attempts since the last message; None before the first one."""
     while True:
         try:
-            async with limiter_at(address, watching=True) as client, aclosing(_one_stream(client, selection, address, timeout)) as stream:
+            async with limiter_at(connection, watching=True) as client, aclosing(_one_stream(client, selection, connection, timeout)) as stream:
                 async for change, whole in stream:
                     failures = 0
                     yield change, whole
-            reason = f"{address} ended the stream"
+            reason = f"{connection.address} ended the stream"
         except CallFailed as error:
             if failures is None or error.failure.code not in _TEMPORARY:
                 raise
@@ -76,14 +77,16 @@ async def follow(
         await wait(seconds)
 
 
-async def _one_stream(client: LimiterClient, selection: Selection, address: str, timeout: float) -> AsyncGenerator[tuple[Change, bool], None]:
+async def _one_stream(client: LimiterClient, selection: Selection, connection: Connection, timeout: float) -> AsyncGenerator[tuple[Change, bool], None]:
     async with aclosing(client.watch(selection)) as stream:
         try:
             async with asyncio.timeout(timeout):
                 first = await anext(stream, None)
         except TimeoutError:
             # The call itself has no deadline, for it shall go on; its first message has.
-            raise CallFailed(RpcFailure(code="DEADLINE_EXCEEDED", message=""), address=address, trace_id=client.trace.trace_id, service="limiter") from None
+            raise CallFailed(
+                RpcFailure(code="DEADLINE_EXCEEDED", message=""), connection=connection, trace_id=client.trace.trace_id, service="limiter"
+            ) from None
         if first is None:
             return
         yield first, True

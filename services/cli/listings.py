@@ -10,10 +10,12 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from ensemble.v1 import model_state_pb2
+from services.cli.connection import Connection
 from services.cli.ending import print_json
 from services.cli.exit_codes import ExitCode
 from services.cli.gateway_client import channel_to, gateway_at
 from services.cli.receipt_table import breaker_name, plain, seconds
+from services.cli.tls_errors import tls_hint
 
 TIMEOUT_SECONDS = 5.0
 SERVICES = {
@@ -24,7 +26,7 @@ SERVICES = {
 }
 
 
-async def list_models(gateway: str, *, as_json: bool) -> None:
+async def list_models(gateway: Connection, *, as_json: bool) -> None:
     """Print the models with what is left of their limits. Raises `CommandError`."""
     async with gateway_at(gateway) as client:
         response = await client.models(timeout=TIMEOUT_SECONDS)
@@ -39,7 +41,7 @@ async def list_models(gateway: str, *, as_json: bool) -> None:
     Console().print(table)
 
 
-async def list_profiles(gateway: str, *, as_json: bool) -> None:
+async def list_profiles(gateway: Connection, *, as_json: bool) -> None:
     """Print the configured ensembles. Raises `CommandError`."""
     async with gateway_at(gateway) as client:
         response = await client.profiles(timeout=TIMEOUT_SECONDS)
@@ -53,9 +55,9 @@ async def list_profiles(gateway: str, *, as_json: bool) -> None:
     Console().print(table)
 
 
-async def check_health(addresses: Mapping[str, str], *, as_json: bool) -> ExitCode:
+async def check_health(connections: Mapping[str, Connection], *, as_json: bool) -> ExitCode:
     """Ask every service for its health under "" and under its own name; OK only if all serve."""
-    found = dict(zip(addresses, await asyncio.gather(*(_health(name, address) for name, address in addresses.items())), strict=True))
+    found = dict(zip(connections, await asyncio.gather(*(_health(name, connection) for name, connection in connections.items())), strict=True))
     serving = all(one["alive"] == one["ready"] == "SERVING" for one in found.values())
     if as_json:
         print_json({"serving": serving, "services": found})
@@ -64,21 +66,26 @@ async def check_health(addresses: Mapping[str, str], *, as_json: bool) -> ExitCo
         for name, one in found.items():
             table.add_row(name, plain(one["address"]), one["alive"], one["ready"])
         Console().print(table)
+        for name, one in found.items():
+            if problem := one.get("problem"):
+                Console(stderr=True, highlight=False).print(plain(f"{name}: {problem}"), soft_wrap=True)
     return ExitCode.OK if serving else ExitCode.UNAVAILABLE
 
 
-async def _health(name: str, address: str) -> dict[str, str]:
-    async with channel_to(address) as channel:
+async def _health(name: str, connection: Connection) -> dict[str, str]:
+    async with channel_to(connection) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        return {"address": address, "alive": await _status(stub, ""), "ready": await _status(stub, SERVICES[name])}
+        (alive, problem), (ready, _) = [await _status(stub, service, tls=connection.tls is not None) for service in ("", SERVICES[name])]
+        return {"address": connection.address, "alive": alive, "ready": ready} | ({"problem": problem} if problem else {})
 
 
-async def _status(stub: health_pb2_grpc.HealthStub, service: str) -> str:
+async def _status(stub: health_pb2_grpc.HealthStub, service: str, *, tls: bool) -> tuple[str, str]:
+    """Return what the service says, or the code of the error, and what may be wrong with TLS."""
     try:
         response = await stub.Check(health_pb2.HealthCheckRequest(service=service), timeout=TIMEOUT_SECONDS)
     except grpc.aio.AioRpcError as error:
-        return str(error.code().name)
-    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+        return str(error.code().name), tls_hint(error.details() or "", tls=tls)
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status)), ""
 
 
 def _table(*headings: str) -> Table:

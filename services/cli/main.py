@@ -16,19 +16,22 @@ from services.cli.ending import ending
 from services.cli.exit_codes import ExitCode
 from services.cli.keys import keys_app
 from services.cli.options import (
+    HIGHEST_PORT_BASE,
     ConfigOption,
-    GatewayOption,
+    GatewayOptions,
     JsonOption,
-    LimiterOption,
+    LimiterOptions,
     LimiterTimeoutOption,
     MaxOutputTokensOption,
     MembersOption,
     ParametersOption,
     ProfileOption,
     QuorumOption,
+    ServicesOptions,
     StrategyOption,
     SystemOption,
     TemperatureOption,
+    grouped,
 )
 from services.cli.terminal_text import prepare_streams
 
@@ -51,8 +54,6 @@ limits_app = typer.Typer()
 app.add_typer(limits_app, name="limits")
 app.add_typer(keys_app, name="keys")
 
-HIGHEST_PORT_BASE = 65532
-
 
 class OverrideChoice(StrEnum):
     """What shall hold instead of a model's limits and breaker."""
@@ -69,6 +70,7 @@ def up(
     port_base: Annotated[
         int | None, typer.Option(min=0, max=HIGHEST_PORT_BASE, help="Use this port of 127.0.0.1 and the next three; 0 takes any that are free.")
     ] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen where others can reach it also without TLS and authentication.")] = False,
 ) -> None:
     """Run the four services in this process until Ctrl-C or SIGTERM."""
     from collections.abc import AsyncIterator  # noqa: PLC0415 - see the top
@@ -87,7 +89,7 @@ def up(
         @asynccontextmanager
         async def services() -> AsyncIterator[RunningServer]:
             source = ConfigurationSource(file=configuration_file(config), read=lambda: _checked_configuration(config))
-            async with running(configuration, port_base=port_base, source=source) as started:
+            async with running(configuration, port_base=port_base, insecure=insecure, source=source) as started:
                 for name, address in started.addresses().items():
                     typer.echo(f"{name} {address}")
                 typer.echo(f"model {started.model_url or 'none'}")
@@ -108,12 +110,12 @@ def demo(question: Annotated[str | None, typer.Argument(help="What to ask; defau
 
 
 @app.command()
+@grouped
 def ask(
     prompt: Annotated[str | None, typer.Argument(help='The question; "-" reads it from standard input.')] = None,
     *,
     file: Annotated[Path | None, typer.Option("--file", "-f", help="Read the question from a file.")] = None,
-    gateway: GatewayOption = None,
-    config: ConfigOption = None,
+    reach: GatewayOptions,
     profile: ProfileOption = "",
     strategy: StrategyOption = "",
     member: MembersOption = None,
@@ -135,6 +137,7 @@ def ask(
 ) -> None:
     """Ask the ensemble: progress and receipt on standard error, the answer on standard output."""
     from services.cli.asking import ask_for_a_person, ask_for_a_script  # noqa: PLC0415 - see the top
+    from services.cli.connection import gateway_connection  # noqa: PLC0415 - see the top
     from services.cli.output_file import OutputFile  # noqa: PLC0415 - see the top
     from services.cli.question import Question, prompt_from, schema_from  # noqa: PLC0415 - see the top
 
@@ -142,7 +145,7 @@ def ask(
         destination = None if output is None else OutputFile.at(output, root=output_root, force=force)
         question = Question(
             prompt=prompt_from(prompt, file),
-            gateway=_gateway(gateway, config),
+            gateway=gateway_connection(reach),
             timeout_seconds=timeout,
             profile=profile,
             strategy=strategy,
@@ -162,12 +165,12 @@ def ask(
 
 
 @app.command()
+@grouped
 def batch(
     prompts: Annotated[Path, typer.Argument(help='One JSON object a line: {"prompt": …} and, where it shall be its own, id, system, profile, strategy, …')],
     *,
     output: Annotated[Path, typer.Option("--output", "-o", help="File of the answers, one JSON object a line; what stands there is not asked again.")],
-    gateway: GatewayOption = None,
-    config: ConfigOption = None,
+    reach: GatewayOptions,
     profile: ProfileOption = "",
     strategy: StrategyOption = "",
     member: MembersOption = None,
@@ -186,13 +189,14 @@ def batch(
 ) -> None:
     """Ask many questions; stopped and run again, ask only what is not answered. Exit code 1: some failed for good; 3: some failed, another run may help."""
     from services.cli.batch import Batch, run_batch  # noqa: PLC0415 - see the top
+    from services.cli.connection import gateway_connection  # noqa: PLC0415 - see the top
     from services.cli.question import Question, schema_from  # noqa: PLC0415 - see the top
 
     code = ExitCode.OK
     with ending(as_json=json):
         template = Question(
             prompt="",
-            gateway=_gateway(gateway, config),
+            gateway=gateway_connection(reach),
             timeout_seconds=timeout,
             profile=profile,
             strategy=strategy,
@@ -211,49 +215,49 @@ def batch(
 
 
 @app.command()
-def models(gateway: GatewayOption = None, config: ConfigOption = None, json: JsonOption = False) -> None:
+@grouped
+def models(reach: GatewayOptions, json: JsonOption = False) -> None:
     """List the models with breaker state and what is left of their limits."""
+    from services.cli.connection import gateway_connection  # noqa: PLC0415 - see the top
     from services.cli.listings import list_models  # noqa: PLC0415 - see the top
 
     with ending(as_json=json):
-        _run(list_models(_gateway(gateway, config), as_json=json))
+        _run(list_models(gateway_connection(reach), as_json=json))
 
 
 @app.command()
-def profiles(gateway: GatewayOption = None, config: ConfigOption = None, json: JsonOption = False) -> None:
+@grouped
+def profiles(reach: GatewayOptions, json: JsonOption = False) -> None:
     """List the configured ensembles."""
+    from services.cli.connection import gateway_connection  # noqa: PLC0415 - see the top
     from services.cli.listings import list_profiles  # noqa: PLC0415 - see the top
 
     with ending(as_json=json):
-        _run(list_profiles(_gateway(gateway, config), as_json=json))
+        _run(list_profiles(gateway_connection(reach), as_json=json))
 
 
 @app.command()
-def health(
-    config: ConfigOption = None,
-    port_base: Annotated[int | None, typer.Option(min=1, max=HIGHEST_PORT_BASE, help="The services run on this port of 127.0.0.1 and the next three.")] = None,
-    json: JsonOption = False,
-) -> None:
+@grouped
+def health(reach: ServicesOptions, json: JsonOption = False) -> None:
     """Ask all four services for their health; no model is called."""
-    from services.cli.addresses import configured, consecutive  # noqa: PLC0415 - see the top
+    from services.cli.connection import service_connections  # noqa: PLC0415 - see the top
     from services.cli.listings import check_health  # noqa: PLC0415 - see the top
 
     code = ExitCode.OK
     with ending(as_json=json):
-        addresses = configured(_configuration(config)) if port_base is None else consecutive(port_base)
-        code = _run(check_health(addresses, as_json=json))
+        code = _run(check_health(service_connections(reach), as_json=json))
     raise typer.Exit(code)
 
 
 @limits_app.callback(invoke_without_command=True)
+@grouped
 def limits(
     context: typer.Context,
     *,
     model: Annotated[list[str] | None, typer.Option("--model", "-m", help="Show only this model; may be repeated.")] = None,
     tenant: Annotated[list[str] | None, typer.Option("--tenant", "-t", help="Show only this tenant; may be repeated.")] = None,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Go on showing each change, until Ctrl-C; with --json one object a line.")] = False,
-    limiter: LimiterOption = None,
-    config: ConfigOption = None,
+    reach: LimiterOptions,
     timeout: LimiterTimeoutOption = 5.0,
     json: JsonOption = False,
 ) -> None:
@@ -263,6 +267,7 @@ def limits(
         if given:
             raise typer.BadParameter(f"options stand behind {context.invoked_subcommand}, not before it", param_hint=f"--{given[0]}")
         return
+    from services.cli.connection import limiter_connection  # noqa: PLC0415 - see the top
     from services.cli.limits import show_limits  # noqa: PLC0415 - see the top
     from services.cli.limits_client import Selection  # noqa: PLC0415 - see the top
     from services.cli.limits_watch import watch_limits  # noqa: PLC0415 - see the top
@@ -270,10 +275,11 @@ def limits(
     with ending(as_json=json):
         selection = Selection(models=tuple(model or ()), tenants=tuple(tenant or ()))
         show = watch_limits if watch else show_limits
-        _run(show(_limiter(limiter, config), selection, timeout=timeout, as_json=json))
+        _run(show(limiter_connection(reach), selection, timeout=timeout, as_json=json))
 
 
 @limits_app.command("override")
+@grouped
 def limits_override(
     model: Annotated[str, typer.Argument(help="Name of the model in the catalogue.")],
     mode: Annotated[
@@ -285,17 +291,17 @@ def limits_override(
     ],
     *,
     period: Annotated[str | None, typer.Option("--for", help="How long it shall hold, 1s to 24h, for example 10m; not with none.")] = None,
-    limiter: LimiterOption = None,
-    config: ConfigOption = None,
+    reach: LimiterOptions,
     timeout: LimiterTimeoutOption = 5.0,
     json: JsonOption = False,
 ) -> None:
     """Put an operator's word above a model's limits and breaker for a while, or lift it; print the model's state with it."""
+    from services.cli.connection import limiter_connection  # noqa: PLC0415 - see the top
     from services.cli.limits import override, override_seconds  # noqa: PLC0415 - see the top
 
     with ending(as_json=json):
         seconds = override_seconds(mode, period)
-        _run(override(_limiter(limiter, config), model, mode, seconds, timeout=timeout, as_json=json))
+        _run(override(limiter_connection(reach), model, mode, seconds, timeout=timeout, as_json=json))
 
 
 @app.command("check-config")
@@ -305,12 +311,6 @@ def check_config(config: ConfigOption = None) -> None:
 
     with ending():
         typer.echo(render(_checked_configuration(config)), nl=False)
-
-
-def _configuration(path: Path | None) -> "Configuration":
-    from services.chassis.configuration import load_configuration  # noqa: PLC0415 - see the top
-
-    return load_configuration(path)
 
 
 def _parameters(words: list[str] | None) -> Mapping[str, object]:
@@ -327,19 +327,6 @@ def _checked_configuration(path: Path | None) -> "Configuration":
     from services.cli.strategies import known_strategies  # noqa: PLC0415 - see the top
 
     return load_configuration(path, strategies=known_strategies())
-
-
-def _gateway(address: str | None, config: Path | None) -> str:
-    if address:
-        return address
-    from services.cli.addresses import gateway_of  # noqa: PLC0415 - see the top
-
-    return gateway_of(_configuration(config))
-
-
-def _limiter(address: str | None, config: Path | None) -> str:
-    """Return where the limiter is found by those who ask it for availability."""
-    return address or _configuration(config).gateway.limiter
 
 
 def _run(work: Coroutine[Any, Any, Result]) -> Result:

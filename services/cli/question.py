@@ -9,6 +9,7 @@ from pathlib import Path
 from google.protobuf.json_format import ParseDict
 
 from ensemble.v1 import gateway_service_pb2, member_pb2
+from services.cli.connection import Connection
 from services.cli.exit_codes import CommandError, ExitCode
 from services.cli.gateway_client import MAX_MESSAGE_BYTES
 from services.models.refinement import MOST_SCHEMA_BYTES
@@ -22,7 +23,7 @@ class Question:
     """What shall be asked, and how."""
 
     prompt: str
-    gateway: str
+    gateway: Connection
     timeout_seconds: float
     profile: str = ""
     strategy: str = ""

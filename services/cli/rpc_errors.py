@@ -8,7 +8,9 @@ import grpc
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from services.cli.connection import Connection
 from services.cli.exit_codes import CommandError, ExitCode, by_path, error_fields
+from services.cli.tls_errors import tls_hint
 
 _EXIT_CODES = {
     "INVALID_ARGUMENT": ExitCode.WRONG,
@@ -55,17 +57,17 @@ class RpcFailure:
 class CallFailed(CommandError):
     """A call to a service failed."""
 
-    def __init__(self, failure: RpcFailure, *, address: str, trace_id: str, service: str = "gateway") -> None:
+    def __init__(self, failure: RpcFailure, *, connection: Connection, trace_id: str, service: str = "gateway") -> None:
         super().__init__(failure.message, failure.exit_code, violations=failure.violations)
         self.failure = failure
-        self.address = address
+        self.connection = connection
         self.trace_id = trace_id
         self.service = service
 
     def lines(self) -> list[str]:
         """Return what happened, every detail that helps, and where to look for more."""
         failure = self.failure
-        said = [_headline(failure, self.address, self.service)]
+        said = [_headline(failure, self.connection, self.service)]
         said += [f"  {path}: {description}" for path, description in failure.violations.items()]
         said += [f"  {candidate}: {outcome}" for candidate, outcome in failure.outcomes().items()]
         if failure.resource:
@@ -131,13 +133,15 @@ def _status(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     return status_pb2.Status()
 
 
-def _headline(failure: RpcFailure, address: str, service: str) -> str:
+def _headline(failure: RpcFailure, connection: Connection, service: str) -> str:
     words = _BY_REASON.get(failure.reason)
     if words is not None:
         return words(failure)
     if failure.reason or failure.code not in _GRPCS_OWN:
         return failure.message or failure.code
-    return _GRPCS_OWN[failure.code].format(address=address, message=failure.message, service=service)
+    if failure.code == "UNAVAILABLE" and (hint := tls_hint(failure.message, tls=connection.tls is not None)):
+        return f"{connection.address} cannot be reached: {hint}\n  ({failure.message})"
+    return _GRPCS_OWN[failure.code].format(address=connection.address, message=failure.message, service=service)
 
 
 _BY_REASON: Mapping[str, Callable[[RpcFailure], str]] = {

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from services.cli.batch_line import LineRefused, Prompt, prompt_of
+from services.cli.connection import Connection
 from tests.support.batches import TEMPLATE
 
 
@@ -62,7 +63,11 @@ def test_an_id_is_the_line_number_unless_given() -> None:
 def test_the_hash_tells_any_difference_and_nothing_else() -> None:
     """How a line is written, where it stands and where it is asked changes nothing; what is asked, and how, does."""
     one = prompt_of(b'{"prompt": "\xc3\xa9", "parameters": {"a": 1, "b": 2}}', 1, TEMPLATE)
-    same = prompt_of(b' {"parameters" : {"b":2.0,"a":1},"prompt":"\\u00e9", "id": "other"}\r\n', 9, replace(TEMPLATE, gateway="other:1", timeout_seconds=1.0))
+    same = prompt_of(
+        b' {"parameters" : {"b":2.0,"a":1},"prompt":"\\u00e9", "id": "other"}\r\n',
+        9,
+        replace(TEMPLATE, gateway=Connection(address="other:1"), timeout_seconds=1.0),
+    )
     assert one.sha256 == same.sha256
     lines = [{"prompt": "b"}, *({"prompt": "a", **more} for more in ({}, {"system": "s"}, {"labels": {"k": "v"}}, {"quorum": 1}, {"temperature": 0}))]
     hashes = {_prompt(line).sha256 for line in lines} | {_prompt({"prompt": "a"}, max_cost_usd=1.0).sha256, _prompt({"prompt": "a"}, profile="p").sha256}

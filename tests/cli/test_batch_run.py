@@ -18,6 +18,7 @@ from services.cli.batch_outcome import Outcome, Standing, line_of
 from services.cli.batch_output import output_at
 from services.cli.batch_retry import Patience
 from services.cli.batch_run import ask_all, ask_gateway
+from services.cli.connection import Connection
 from services.cli.exit_codes import CommandError, error_fields
 from services.cli.gateway_client import gateway_at
 from tests.support.batches import TEMPLATE, batch_of, kept_ids, names_in, numbered
@@ -37,8 +38,8 @@ async def gateway() -> AsyncIterator[FakeBatchGateway]:
 
 
 async def _asked(gateway: FakeBatchGateway, *, attempts: int = 3, timeout: float = 30) -> Outcome:
-    async with gateway_at(gateway.address) as client:
-        return await ask_gateway(PROMPT, client, address=gateway.address, timeout=timeout, patience=Patience(attempts=attempts))
+    async with gateway_at(Connection(address=gateway.address)) as client:
+        return await ask_gateway(PROMPT, client, connection=Connection(address=gateway.address), timeout=timeout, patience=Patience(attempts=attempts))
 
 
 async def test_what_is_busy_is_asked_again_under_the_same_id_in_another_trace(gateway: FakeBatchGateway) -> None:

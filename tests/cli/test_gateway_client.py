@@ -7,8 +7,9 @@ import grpc
 import pytest
 
 from ensemble.v1 import gateway_service_pb2, run_event_pb2
-from services.cli.exit_codes import CommandError, ExitCode
-from services.cli.gateway_client import KEY_VARIABLE, Trace, authorization_of, gateway_at
+from services.cli.connection import API_KEY, Connection
+from services.cli.exit_codes import ExitCode
+from services.cli.gateway_client import Trace, gateway_at
 from services.cli.rpc_errors import CallFailed
 from services.gateway.app import application
 from tests.support.command_line import ensemble
@@ -20,13 +21,13 @@ QUESTION = gateway_service_pb2.GenerateRequest(prompt="What?")
 
 
 async def _everything(address: str) -> list[gateway_service_pb2.StreamGenerateResponse]:
-    async with gateway_at(address) as client:
+    async with gateway_at(Connection(address=address)) as client:
         return [event async for event in client.stream(QUESTION, timeout=30)]
 
 
 async def test_leaving_a_stream_cancels_the_run() -> None:
     """While the channel stays open: whoever has seen enough pays for no more."""
-    async with fake_gateway() as gateway, gateway_at(gateway.address) as client:
+    async with fake_gateway() as gateway, gateway_at(Connection(address=gateway.address)) as client:
         gateway.hanging = True
         stream = client.stream(QUESTION, timeout=30)
         assert (await anext(stream)).HasField("run_started")
@@ -42,7 +43,7 @@ async def test_a_failed_call_tells_where_it_went_and_in_which_trace() -> None:
         gateway.deltas = [run_event_pb2.AnswerDelta(text="half")]
         with pytest.raises(CallFailed) as caught:
             await _everything(gateway.address)
-        assert (caught.value.code, caught.value.address, [caught.value.trace_id]) == (
+        assert (caught.value.code, caught.value.connection.address, [caught.value.trace_id]) == (
             ExitCode.FAILED,
             gateway.address,
             [parent.split("-")[1] for parent in gateway.traceparents],
@@ -70,21 +71,6 @@ def test_traces_differ_and_are_well_formed() -> None:
     assert int(trace_id, 16) * int(span_id, 16) > 0
 
 
-@pytest.mark.parametrize("key", ["", "  ", "\n"])
-def test_without_a_key_nothing_is_sent(key: str) -> None:
-    """As before a gateway that asks nobody."""
-    assert authorization_of({KEY_VARIABLE: key}) == authorization_of({}) == ()
-
-
-@pytest.mark.parametrize("key", ["two words", "ä", "a\nb", "a\0b"])
-def test_what_cannot_be_sent_is_told_and_not_repeated(key: str) -> None:
-    """GRPC would fail in words of its own."""
-    with pytest.raises(CommandError, match="holds what no key is") as caught:
-        authorization_of({KEY_VARIABLE: key})
-    assert caught.value.code is ExitCode.WRONG
-    assert key not in str(caught.value)
-
-
 async def test_every_call_to_a_gateway_brings_the_key(tmp_path: Path) -> None:
     """From the environment, whatever command makes it; who has none, or a bad one, is told so."""
     orchestrator = FakeOrchestrator()
@@ -94,7 +80,7 @@ async def test_every_call_to_a_gateway_brings_the_key(tmp_path: Path) -> None:
     ):
         for command in (("ask", "q", "--json"), ("models",), ("profiles",)):
             commands = [
-                ensemble(*command, "--gateway", server.address, folder=tmp_path, environ={KEY_VARIABLE: key}) for key in (key_of("alice"), key_of("bob"), "")
+                ensemble(*command, "--gateway", server.address, folder=tmp_path, environ={API_KEY: key}) for key in (key_of("alice"), key_of("bob"), "")
             ]
             good, bad, none = await asyncio.gather(*commands)
             assert (good.code, bad.code, none.code) == (0, 2, 2)

@@ -9,6 +9,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from ensemble.v1 import limiter_service_pb2, model_state_pb2
+from services.cli.connection import Connection
 from services.cli.exit_codes import CommandError, ExitCode
 from services.cli.limits_client import Selection
 from services.cli.limits_watch import Change, FollowedState, follow
@@ -33,7 +34,7 @@ class Waits:
 
     def following(self, address: str, *, timeout: float = 20.0, selection: Selection = ALL) -> AsyncGenerator[tuple[Change, bool], None]:
         """Follow a limiter without jitter."""
-        return follow(address, selection, timeout=timeout, say=self.said.append, wait=self.wait, uniform=lambda _, high: high)
+        return follow(Connection(address=address), selection, timeout=timeout, say=self.said.append, wait=self.wait, uniform=lambda _, high: high)
 
 
 def _change(*models: str, version: int = 1) -> Change:
@@ -106,7 +107,7 @@ async def test_a_limiter_that_is_started_again_is_found() -> None:
 
     async with asyncio.timeout(20):
         async with fake_limiter(limiter):
-            following = follow(limiter.address, ALL, timeout=20.0, say=lambda _: None, wait=wait)
+            following = follow(Connection(address=limiter.address), ALL, timeout=20.0, say=lambda _: None, wait=wait)
             assert (await anext(following))[1]
         async with aclosing(following):
             again = asyncio.ensure_future(anext(following))

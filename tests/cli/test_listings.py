@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from ensemble.v1 import gateway_service_pb2, model_state_pb2
+from services.cli.connection import Connection
 from services.cli.exit_codes import CommandError, ExitCode
 from services.cli.listings import check_health, list_models, list_profiles
 from tests.support.command_line import NOWHERE, begin, ended
@@ -46,20 +47,20 @@ async def test_models_say_why_they_cannot_be_asked(capsys: pytest.CaptureFixture
     closed = model_state_pb2.BreakerSnapshot(state=model_state_pb2.BREAKER_STATE_CLOSED)
     async with fake_gateway() as gateway:
         gateway.models = [_model("[b]a", breaker=opened, in_flight=3), _model("b", breaker=closed, provider_backoff=Duration(seconds=4))]
-        await list_models(gateway.address, as_json=False)
+        await list_models(Connection(address=gateway.address), as_json=False)
         cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines() if "│" in line]
         assert cells == [
             ["[b]a", "p", "x", "OPEN for 9.000 s", "3", "tokens_per_minute -5/100"],
             ["b", "p", "x", "CLOSED, provider asks to wait 4.000 s", "0", "tokens_per_minute -5/100"],
         ]
-        await list_models(gateway.address, as_json=True)
+        await list_models(Connection(address=gateway.address), as_json=True)
         assert [model["name"] for model in json.loads(capsys.readouterr().out)["models"]] == ["[b]a", "b"]
 
 
 async def test_nothing_configured_is_an_empty_list(capsys: pytest.CaptureFixture[str]) -> None:
     """And no error; as JSON the list is there."""
     async with fake_gateway() as gateway:
-        await list_profiles(gateway.address, as_json=True)
+        await list_profiles(Connection(address=gateway.address), as_json=True)
         assert json.loads(capsys.readouterr().out) == {"profiles": []}
 
 
@@ -67,20 +68,20 @@ async def test_nothing_configured_is_an_empty_list(capsys: pytest.CaptureFixture
 async def test_what_is_no_address_is_refused(wrong: str) -> None:
     """Before gRPC stumbles over it."""
     with pytest.raises(CommandError, match="HOST:PORT") as caught:
-        await check_health({"gateway": wrong}, as_json=True)
+        await check_health({"gateway": Connection(address=wrong)}, as_json=True)
     assert caught.value.code is ExitCode.WRONG
 
 
 async def test_health_needs_both_answers_of_every_service(capsys: pytest.CaptureFixture[str]) -> None:
     """A process that lives but does not serve is told apart from one that is gone and from one that is another service."""
     async with _healthy("ensemble.v1.OrchestratorService", "ensemble.v1.LimiterService") as address:
-        addresses = {"orchestrator": address, "limiter": address}
+        addresses = {name: Connection(address=address) for name in ("orchestrator", "limiter")}
         assert await check_health(addresses, as_json=True) is ExitCode.OK
         told = json.loads(capsys.readouterr().out)
         assert (told["serving"], told["services"]["limiter"]) == (True, {"address": address, "alive": "SERVING", "ready": "SERVING"})
-        assert await check_health({**addresses, "refiner": address}, as_json=True) is ExitCode.UNAVAILABLE
+        assert await check_health({**addresses, "refiner": Connection(address=address)}, as_json=True) is ExitCode.UNAVAILABLE
         assert json.loads(capsys.readouterr().out)["services"]["refiner"] == {"address": address, "alive": "SERVING", "ready": "NOT_FOUND"}
-        assert await check_health({**addresses, "gateway": NOWHERE}, as_json=False) is ExitCode.UNAVAILABLE
+        assert await check_health({**addresses, "gateway": Connection(address=NOWHERE)}, as_json=False) is ExitCode.UNAVAILABLE
         assert "UNAVAILABLE" in capsys.readouterr().out
 
 

@@ -5,6 +5,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
+from services.cli.connection import Connection
 from services.cli.exit_codes import ExitCode
 from services.cli.rpc_errors import CallFailed, RpcFailure, failure_of
 from tests.support.fake_gateway import details
@@ -18,7 +19,7 @@ def _error(code: grpc.StatusCode, text: str = "", status: bytes | None = None) -
 
 
 def _lines(failure: RpcFailure) -> list[str]:
-    return CallFailed(failure, address="host:1", trace_id="t").lines()
+    return CallFailed(failure, connection=Connection(address="host:1"), trace_id="t").lines()
 
 
 def test_every_detail_is_read() -> None:
@@ -85,7 +86,7 @@ def test_a_quota_is_worth_a_wait_where_it_says_how_long() -> None:
     head = ["the quota does not allow it", "  tenant/t/concurrency: is reached"]
     assert _lines(soon) == [*head, "  try again in 9.0 s", "  (RESOURCE_EXHAUSTED QUOTA_EXHAUSTED, trace t)"]
     assert _lines(never) == [*head, "  (RESOURCE_EXHAUSTED QUOTA_EXHAUSTED, trace t)"]
-    assert CallFailed(soon, address="host:1", trace_id="t").as_json()["error"]["violations"] == {"tenant/t/concurrency": "is reached"}
+    assert CallFailed(soon, connection=Connection(address="127.0.0.1:1"), trace_id="t").as_json()["error"]["violations"] == {"tenant/t/concurrency": "is reached"}
 
 
 @pytest.mark.parametrize(

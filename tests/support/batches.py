@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from services.cli.batch_input import BatchInput
+from services.cli.connection import Connection
 from services.cli.question import Question
 
-TEMPLATE = Question(prompt="", gateway="127.0.0.1:1", timeout_seconds=30)
+TEMPLATE = Question(prompt="", gateway=Connection(address="127.0.0.1:1"), timeout_seconds=30)
 
 
 def write_prompts(file: Path, lines: Sequence[Mapping[str, Any]]) -> Path:

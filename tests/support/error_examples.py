@@ -23,6 +23,7 @@ from services.chassis.errors import (
     QuotaExhausted,
     QuotaViolation,
     Unauthenticated,
+    UnknownCaller,
     Unsupported,
 )
 
@@ -35,6 +36,7 @@ EXAMPLES: list[Example] = [
     (Unauthenticated("no key"), Code.UNAUTHENTICATED, "UNAUTHENTICATED", {}, []),
     (NotAllowed("not yours"), Code.PERMISSION_DENIED, "NOT_ALLOWED", {}, []),
     (NotAllowed("not yours", kind="model"), Code.PERMISSION_DENIED, "NOT_ALLOWED", {"kind": "model"}, []),
+    (UnknownCaller(), Code.PERMISSION_DENIED, "UNKNOWN_CALLER", {}, []),
     (NotFound("model", "x", ["a"]), Code.NOT_FOUND, "NOT_FOUND", {"kind": "model"}, ["ResourceInfo"]),
     (QuotaExhausted("team-a", "spent", 3.5), Code.RESOURCE_EXHAUSTED, "QUOTA_EXHAUSTED", {"subject": "team-a"}, ["QuotaFailure", "RetryInfo"]),
     (QuotaExhausted("team-a", "spent"), Code.RESOURCE_EXHAUSTED, "QUOTA_EXHAUSTED", {"subject": "team-a"}, ["QuotaFailure"]),

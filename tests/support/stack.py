@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 from ensemble.v1 import gateway_service_pb2, gateway_service_pb2_grpc, limiter_service_pb2, limiter_service_pb2_grpc
 from services.chassis.configuration import Configuration, load_configuration
+from services.cli.connection import Connection, gateway_tls, services_tls
+from services.cli.gateway_client import channel_to
 from services.cli.up import Running, running
 from tests.support.fake_provider import FakeProvider
 
@@ -66,11 +66,12 @@ def _merged(base: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 @asynccontextmanager
 async def stack(provider: FakeProvider, **overrides: Any) -> AsyncIterator[Stack]:
-    """Run everything."""
+    """Run everything; with the section `tls` over mTLS, and the caller shows the services' own certificate."""
+    configuration = configured(provider, **overrides)
     async with (
-        running(configured(provider, **overrides), port_base=0, embedded_model=False) as started,
-        grpc.aio.insecure_channel(started.gateway.address) as front,
-        grpc.aio.insecure_channel(started.limiter.address) as permits,
+        running(configuration, port_base=0, embedded_model=False) as started,
+        channel_to(Connection(address=started.gateway.address, tls=gateway_tls(configuration))) as front,
+        channel_to(Connection(address=started.limiter.address, tls=services_tls(configuration))) as permits,
     ):
         yield Stack(
             running=started,
