@@ -37,10 +37,12 @@ class Recorded:
 
     def __init__(self) -> None:
         self.started: list[tuple[Configuration, str | None]] = []
+        self.insecure: list[bool] = []
 
     def __call__(self, configuration: Configuration, *, listen: str | None = None, insecure: bool = False) -> AbstractAsyncContextManager[RunningServer]:
         """Note the arguments."""
         self.started.append((configuration, listen))
+        self.insecure.append(insecure)
         raise _EnoughError
 
 
@@ -71,6 +73,23 @@ def test_the_named_file_and_the_address_reach_the_application(tmp_path: Path) ->
     ((configuration, listen),) = application.started
     assert configuration.limiter.grace_seconds == 3.0
     assert listen == "127.0.0.1:0"
+
+
+@pytest.mark.parametrize("arguments", [(), ("--insecure",)])
+def test_only_the_operator_s_word_lets_a_service_listen_openly(arguments: tuple[str, ...]) -> None:
+    """`--insecure` is handed on, and is off unless it is said."""
+    application = Recorded()
+    with pytest.raises(_EnoughError):
+        _left(application, *arguments)
+    assert application.insecure == [bool(arguments)]
+
+
+def test_an_address_that_others_can_reach_is_a_wrong_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2 and what to do, no traceback; nothing listens."""
+    assert _left(listening, "--listen", "0.0.0.0:0") == [entry.EXIT_CONFIGURATION]
+    told = capsys.readouterr().err
+    assert "test.listen: others can reach 0.0.0.0:0, and there is no TLS and authentication." in told
+    assert "Traceback" not in told
 
 
 def test_a_wrong_configuration_is_told_with_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -26,6 +26,7 @@ from services.chassis.errors import (
     QuotaViolation,
     RemoteError,
     Unauthenticated,
+    UnknownCaller,
     Unsupported,
 )
 from services.chassis.status import DETAILS_KEY, from_rpc_error, internal_status, to_status, with_fields_below
@@ -193,6 +194,17 @@ def test_an_error_of_ours_passes_through_hops_as_it_came(error: EnsembleError) -
         assert isinstance(remote, RemoteError)
         passed = to_status(remote)
     assert passed == first
+
+
+def test_that_a_service_does_not_know_this_one_is_not_passed_on(caplog: pytest.LogCaptureFixture) -> None:
+    """It is for the log; whoever called here gets the id under which it stands there."""
+    refusal = to_status(UnknownCaller())
+    result = to_status(from_rpc_error("limiter", rpc_error(refusal.code, refusal.message, refusal.details)))
+    assert result.code is Code.INTERNAL
+    assert "callers" not in result.message
+    (record,) = caplog.records
+    assert "the limiter does not let this service call it" in record.message
+    assert record.__dict__["request_id"] in result.message
 
 
 @pytest.mark.parametrize("code", [Code.UNAVAILABLE, Code.RESOURCE_EXHAUSTED, Code.CANCELLED])
