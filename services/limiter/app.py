@@ -77,10 +77,13 @@ async def _store(settings: LimiterSettings, clock: Callable[[], float], uniform:
         return
     try:
         # The client is an extra, and takes a while to import.
-        from services.limiter.redis_store import RedisStore, open_redis  # noqa: PLC0415
+        from services.chassis.redis_client import open_redis  # noqa: PLC0415
+        from services.limiter.redis_store import RedisStore  # noqa: PLC0415
     except ModuleNotFoundError:
         raise CannotStartError('limiter.store is redis, but the client is not installed; install the extra "redis"') from None
-    redis = RedisStore(open_redis(section), settings.limits, pool=section.pool, timeout_seconds=section.timeout_seconds, uniform=uniform)
+    redis = RedisStore(
+        open_redis(section, client_name="ensemble-limiter"), settings.limits, pool=section.pool, timeout_seconds=section.timeout_seconds, uniform=uniform
+    )
     down = section.down
     policies = DownPolicies(rates=down.rates, concurrency=down.concurrency, budgets=down.budgets, share=down.share, replicas=section.replicas)
     store = GuardedStore(redis, settings.limits, policies, clock=clock, uniform=uniform)

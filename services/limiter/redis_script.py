@@ -7,11 +7,10 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
+from services.chassis.redis_client import SERVER_TIME
 from services.limiter.limits import SECOND, BreakerRules, Limits, ModelLimits, PermitRules, RateLimits, TenantLimits
 from services.models.bucket import UNIT
 
-SERVER_TIME = "local function SERVER_TIME() return redis.call('TIME') end\n"
-"""Where the script's time comes from: the server's clock, never a client's."""
 _PERMIT_ID = re.compile(r"[0-9a-f]{32}\.(?P<model>[0-9a-f]{12})(\.(?P<tenant>[0-9a-f]{12}))?")
 
 

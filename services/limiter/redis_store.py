@@ -17,49 +17,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
-from services.chassis.configuration import DEFAULT_TENANT, StoreSection
+from services.chassis.configuration import DEFAULT_TENANT
 from services.chassis.errors import FieldViolation, InvalidInput, NotFound
+from services.chassis.redis_client import SERVER_TIME, PatientRedis, RedisDown, Script
 from services.limiter.limits import SECOND, Limits
 from services.limiter.obstacle import Uniform
 from services.limiter.redis_replies import decision_of, model_state_of, tenant_state_of
-from services.limiter.redis_script import SERVER_TIME, keys_of, limits_for_script, model_scope, permit_id, scopes_of, script_text, tenant_scope
+from services.limiter.redis_script import keys_of, limits_for_script, model_scope, permit_id, scopes_of, script_text, tenant_scope
 from services.limiter.store import StoreDown, StoreUnsuitable
 from services.models.permits import AcquireReply, AcquireRequest, LimiterState, ModelState, OverrideMode, PermitOutcome, Renewal, Settlement
 from services.models.rate_limit_headers import remaining_of
 
 _log = logging.getLogger(__name__)
 
-CONNECTIONS = 16
-"""Decisions under way at once; the server takes them one by one anyway."""
 MOST_ABANDONED = 4096
 MOST_AT_ONCE = 32
 """Requests given back, or scopes looked at, in one run of the script: it holds up everybody else."""
-PATIENCE = 3
-"""So many failures while a question waits for its turn are enough not to ask it."""
-OLDEST_VERSION = (6, 2)
-
-
-def open_redis(section: StoreSection) -> Redis:
-    """Return a client for the configured server; nothing is opened yet."""
-    pool = BlockingConnectionPool.from_url(
-        section.url,
-        username=section.username,
-        password=None if section.password is None else section.password.get_secret_value(),
-        max_connections=CONNECTIONS,
-        socket_connect_timeout=section.timeout_seconds,
-        socket_timeout=None,
-        # A connection that the server has closed meanwhile is replaced once; more is decided by those who know what stands in for the store.
-        retry=Retry(NoBackoff(), 1),
-        retry_on_error=[RedisConnectionError],
-        client_name="ensemble-limiter",
-    )
-    return Redis.from_pool(pool)
+REFUSALS = ("LOST", "UNKNOWN", "OTHER")
+"""How the script's own refusals begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,22 +71,18 @@ class RedisStore:
         server_time: str = SERVER_TIME,
     ) -> None:
         """Take a client, which is closed with the store, and what is enforced; tests give a clock of their own."""
-        self._client = client
+        self._redis = PatientRedis(client, timeout_seconds)
         self._limits = limits
         self._pool = pool
-        self._timeout = timeout_seconds
         self._uniform = uniform
         self._new_id = new_id
-        self._script = script_text(server_time)
-        self._sha = hashlib.sha1(self._script.encode(), usedforsecurity=False).hexdigest()
-        self._places = asyncio.Semaphore(CONNECTIONS)
+        self._script = Script(script_text(server_time))
         self._following = asyncio.Lock()
         self._incarnation = ""
         self._version = 0
         self._own_version = 0
         self._superseded = False
         self._abandoned: deque[_Abandoned] = deque(maxlen=MOST_ABANDONED)
-        self._failures = 0
 
     async def prepare(self) -> None:
         """Look at the server, and put the limits into force. Raises `StoreDown`, or `StoreUnsuitable` with the reason."""
@@ -212,7 +186,7 @@ class RedisStore:
 
     async def aclose(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        await self._redis.aclose()
 
     async def _give_back_abandoned(self) -> None:
         """Undo what the server granted after it was no longer waited for, unless the request has been repeated since: then it has a holder."""
@@ -303,50 +277,20 @@ class RedisStore:
     async def _call(self, operation: str, scopes: Sequence[str], arguments: dict[str, Any]) -> tuple[int, int, Any]:
         keys = keys_of(self._pool, scopes)
         text = json.dumps({**arguments, "scopes": list(scopes), "u": self._uniform(0.0, 1.0)})
-        version, learning, told = await self._ask(lambda: self._evaluate(keys, operation, text))
-        return version, learning, told
-
-    async def _evaluate(self, keys: Sequence[str], operation: str, text: str) -> Any:
         try:
-            return await self._client.evalsha(self._sha, len(keys), *keys, operation, text)
-        except NoScriptError:
-            return await self._client.eval(self._script, len(keys), *keys, operation, text)
-
-    async def _ask(self, question: Callable[[], Any]) -> Any:
-        # Waiting for a place is this process's own load, and says nothing about the store.
-        failures = self._failures
-        async with self._places:
-            if self._failures - failures >= PATIENCE:
-                # What was asked meanwhile says enough; each one more would only wait in its turn.
-                raise StoreDown("it failed those who asked before")
-            try:
-                async with asyncio.timeout(self._timeout):
-                    return await question()
-            except (TimeoutError, OSError) as error:
-                self._failures += 1
-                raise StoreDown(type(error).__name__) from error
-            except ResponseError as error:
-                if str(error).partition(" ")[0] in {"LOST", "UNKNOWN", "OTHER"}:
-                    raise
-                # Such as OOM, READONLY after a failover, or LOADING after a restart.
-                raise StoreDown(type(error).__name__) from error
-            except RedisError as error:
-                self._failures += 1
-                raise StoreDown(type(error).__name__) from error
+            version, learning, told = await self._redis.run(self._script, keys, operation, text, refusals=REFUSALS)
+        except RedisDown as down:
+            raise StoreDown(str(down)) from down
+        return version, learning, told
 
     async def _check(self) -> None:
         """Refuse a server that may drop what it was told to keep, or that is too old."""
-        server = await self._ask(lambda: self._client.info("server"))
-        memory = await self._ask(lambda: self._client.info("memory"))
-        version = str(server.get("redis_version", "0"))
-        if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
-            raise StoreUnsuitable(f"the store is Redis {version}; 6.2 or later, or Valkey, is needed")
-        policy = str(memory.get("maxmemory_policy", "noeviction"))
-        if policy != "noeviction":
-            raise StoreUnsuitable(
-                f"the store's maxmemory-policy is {policy}: when memory is short it would drop permits and budgets without a word, and limits would no longer "
-                "hold; set it to noeviction"
-            )
+        try:
+            reason = await self._redis.unsuitable()
+        except RedisDown as down:
+            raise StoreDown(str(down)) from down
+        if reason:
+            raise StoreUnsuitable(reason)
 
 
 def _scopes(permit_ids: Sequence[str]) -> list[str]:

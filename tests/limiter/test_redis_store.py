@@ -10,8 +10,9 @@ from redis.asyncio import Redis
 
 from services.chassis.configuration import StoreSection
 from services.chassis.errors import NotFound
+from services.chassis.redis_client import CONNECTIONS, PATIENCE, open_redis
 from services.limiter.limits import Limits, ModelLimits, PermitRules, TenantLimits
-from services.limiter.redis_store import CONNECTIONS, PATIENCE, RedisStore, open_redis
+from services.limiter.redis_store import RedisStore
 from services.limiter.store import StoreDown, StoreUnsuitable
 from services.models.permits import AcquireReply, AcquireRequest, CallResult, Denial, Permit, PermitOutcome, PermitSpec, Settlement
 from tests.support.redis_server import RedisServer, redis_server
@@ -47,7 +48,7 @@ class Stores:
 
     def on(self, server: RedisServer, limits: Limits = LIMITS, *, pool: str = "p", timeout: float = 5.0) -> RedisStore:
         """Open one."""
-        redis = open_redis(StoreSection(kind="redis", url=server.url))
+        redis = open_redis(StoreSection(kind="redis", url=server.url), client_name="ensemble-test")
         self._opened.append(RedisStore(redis, limits, pool=pool, timeout_seconds=timeout))
         return self._opened[-1]
 
@@ -203,11 +204,11 @@ async def test_a_held_permit_is_not_given_back_with_its_repeat(stores: Stores, s
     assert await in_flight(witness) == 3
     # Nor with one that the server never got to see.
     await take(store, name="unseen", model="wide")
-    answering, store._client = store._client, open_redis(StoreSection(kind="redis", url="redis://127.0.0.1:1/0"))
+    answering, store._redis.client = store._redis.client, open_redis(StoreSection(kind="redis", url="redis://127.0.0.1:1/0"), client_name="ensemble-test")
     with pytest.raises(StoreDown):
         await take(store, name="unseen", model="wide")
-    await store._client.aclose()
-    store._client = answering
+    await store._redis.client.aclose()
+    store._redis.client = answering
     await store.state()
     assert await in_flight(witness, "wide") == 1
 
