@@ -30,6 +30,10 @@ class RedisDown(Exception):
     """It did not answer, or could not; nobody knows whether what was asked was done. The text names the kind of failure."""
 
 
+class RedisHurried(RedisDown):
+    """It did not answer in the time that the asker had, which was less than it is given otherwise; that says nothing about the server."""
+
+
 def open_redis(section: StoreSection, *, client_name: str) -> Redis:
     """Return a client for the configured server; nothing is opened yet."""
     pool = BlockingConnectionPool.from_url(
@@ -75,6 +79,9 @@ class PatientRedis:
 
         The bound on the time is the client's own or, where that is shorter, `within_seconds`.
         """
+        hurried = within_seconds is not None and within_seconds < self._timeout
+        if within_seconds is not None and within_seconds <= 0:
+            raise RedisHurried("no time to ask")
         # Waiting for a place is this process's own load, and says nothing about the store.
         failures = self._failures
         async with self._places:
@@ -82,9 +89,11 @@ class PatientRedis:
                 # What was asked meanwhile says enough; each one more would only wait in its turn.
                 raise RedisDown("it failed those who asked before")
             try:
-                async with asyncio.timeout(self._timeout if within_seconds is None else min(self._timeout, within_seconds)):
+                async with asyncio.timeout(within_seconds if hurried else self._timeout):
                     return await question()
             except (TimeoutError, OSError) as error:
+                if hurried and isinstance(error, TimeoutError):
+                    raise RedisHurried(type(error).__name__) from error
                 self._failures += 1
                 raise RedisDown(type(error).__name__) from error
             except ResponseError as error:

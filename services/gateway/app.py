@@ -9,24 +9,29 @@ import grpc
 
 from ensemble.v1 import gateway_service_pb2_grpc
 from services.chassis.channel import open_channel
-from services.chassis.configuration import Configuration
+from services.chassis.configuration import Configuration, answering_digest
 from services.chassis.reloading import ConfigurationSource
-from services.chassis.server import RunningServer, serve
+from services.chassis.server import CannotStartError, RunningServer, serve
 from services.chassis.telemetry import TelemetrySettings, start_telemetry
 from services.gateway.admission import Admission
 from services.gateway.admission_metrics import AdmissionMetrics
 from services.gateway.admitted import Admitted
+from services.gateway.cached import Cached
 from services.gateway.grpc_authentication import Authentication
 from services.gateway.grpc_availability import GrpcAvailability
 from services.gateway.grpc_calls_cap import CallsCap
+from services.gateway.grpc_results import GrpcResults
 from services.gateway.grpc_runs import GrpcRuns
+from services.gateway.kept_answers import StoreUnsuitable
 from services.gateway.load_rules import LoadRules
 from services.gateway.planner import Planner, new_run_id
 from services.gateway.profiles import profiles_from
 from services.gateway.recent_runs import RecentRuns
+from services.gateway.replays import Replays
 from services.gateway.retry_pace import RetryPace
 from services.gateway.servicer import GatewayServicer
 from services.gateway.settings import GatewaySettings
+from services.gateway.stores import open_stores
 from services.gateway.tenancy import tenancy_of
 from services.models.catalogue import Catalogue
 
@@ -63,7 +68,7 @@ async def application(
     """Run the gateway; tests pass a source of run ids.
 
     Of a changed configuration the tenants' keys, names of certificates, profiles and models are followed, and nothing else. Raises `ConfigurationError` where
-    the keys file is wrong.
+    the keys file is wrong, `CannotStartError` where a store cannot be used.
     """
     settings = GatewaySettings.from_configuration(configuration, listen, insecure=insecure)
     catalogue = Catalogue.from_configuration(configuration)
@@ -73,16 +78,20 @@ async def application(
         async with (
             open_channel(settings.orchestrator, telemetry, health_service=ORCHESTRATOR_SERVICE, identity=configuration.identity) as orchestrator,
             open_channel(settings.limiter, telemetry, health_service=LIMITER_SERVICE, identity=configuration.identity) as limiter,
+            open_stores(configuration) as stores,
             tenancy_of(configuration, source, secret=secrets.token_bytes(32)) as callers,
         ):
             rules, metrics = LoadRules.from_configuration(configuration), AdmissionMetrics(telemetry)
             admission = Admission(rules, RetryPace(rules.concurrency), on_refusal=metrics.refused)
-            recent = RecentRuns() if rules.deadline_check else None
+            admitted = Admitted(GrpcRuns(orchestrator), admission, RecentRuns() if rules.deadline_check else None, metrics)
+            results = GrpcResults()
+            # Neither a repeat nor a cached answer takes a place, and a repeat of a cached answer finds it as it was first given.
+            cached = Cached(admitted, stores.entries, results, digest=answering_digest(configuration))
             servicer = GatewayServicer(
                 planner=Planner(profiles, catalogue.names(), new_id),
                 profiles=profiles.values(),
                 models=[catalogue.get(name) for name in catalogue.names()],
-                runs=Admitted(GrpcRuns(orchestrator), admission, recent, metrics),
+                runs=Replays(cached, stores.claims, results, lease_seconds=settings.lease_seconds),
                 availability=GrpcAvailability(limiter),
                 settings=settings,
             )
@@ -99,5 +108,7 @@ async def application(
                 finally:
                     following.cancel()
                     await asyncio.wait([following])
+    except StoreUnsuitable as unsuitable:
+        raise CannotStartError(str(unsuitable)) from None
     finally:
         await telemetry.shutdown()

@@ -18,3 +18,5 @@ class Order:
     """Name of the profile whose runs this one is like; empty where the request has a panel, strategy, options or sampling of its own."""
     check_deadline: bool = True
     """Whether the run is refused where its deadline is shorter than what the profile's recent runs took."""
+    cache_seconds: float | None = None
+    """How old an answer to an equal request may be that is given instead of a run; None always runs."""

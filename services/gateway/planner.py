@@ -46,6 +46,7 @@ class Planner:
         caller may not use, and `NotFound` for an unknown profile or model.
         """
         plan = self._plan(question, caller, at)
+        profile = self._profiles[question.profile or DEFAULT_PROFILE]
         own = bool(question.members or question.strategy or question.options is not NO_OPTIONS or question.generation is not NO_GENERATION)
         return Order(
             plan=plan,
@@ -53,6 +54,7 @@ class Planner:
             content=content,
             profile="" if own else question.profile or DEFAULT_PROFILE,
             check_deadline=not question.skip_deadline_check,
+            cache_seconds=profile.cache_seconds,
         )
 
     def _plan(self, question: Question, caller: Caller, at: str) -> RunPlan:

@@ -28,6 +28,8 @@ class Profile:
     sampling: Sampling = field(default_factory=Sampling)
     max_cost_micro_usd: int | None = None
     """Most that a run may cost, where the request says nothing of it; None for no bound."""
+    cache_seconds: float | None = None
+    """How long an answer serves equal requests; None caches none."""
 
 
 def named_models(panel: Sequence[Member], options: StrategyOptions) -> tuple[str, ...]:
@@ -124,6 +126,7 @@ def profiles_from(configuration: Configuration) -> Mapping[str, Profile]:
                 seed=section.generation.seed,
             ),
             max_cost_micro_usd=section.max_cost_micro_usd,
+            cache_seconds=None if section.cache is None else section.cache.ttl_seconds,
         )
         for name, section in configuration.profiles.items()
     }

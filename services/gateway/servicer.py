@@ -99,6 +99,10 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
             except RemoteError as refusal:
                 # The orchestrator names fields as they stand in a run; only the strategy knows some of its options, so it refuses what was let through here.
                 raise with_fields_below(refusal, _STREAMED) from refusal
+            except InvalidInput as refusal:
+                # What stands between here and the orchestrator names fields as they stand in a question.
+                below = [FieldViolation(field=_STREAMED + violation.field, description=violation.description) for violation in refusal.violations]
+                raise InvalidInput(below) from refusal
 
     async def ListProfiles(
         self,

@@ -22,6 +22,8 @@ class GatewaySettings:
     """A longer deadline is cut to this."""
     most_request_bytes: int
     """A larger request is refused before anything of it is looked at."""
+    lease_seconds: float
+    """How long a claim on a request's id holds unless it is renewed."""
 
     @classmethod
     def from_configuration(cls, configuration: Configuration, listen: str | None, *, insecure: bool = False) -> "GatewaySettings":
@@ -42,6 +44,7 @@ class GatewaySettings:
             default_deadline_seconds=section.default_deadline_seconds,
             deadline_cap_seconds=section.deadline_cap_seconds,
             most_request_bytes=section.most_request_bytes,
+            lease_seconds=section.idempotency.lease_seconds,
         )
 
 

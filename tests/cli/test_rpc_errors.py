@@ -86,7 +86,9 @@ def test_a_quota_is_worth_a_wait_where_it_says_how_long() -> None:
     head = ["the quota does not allow it", "  tenant/t/concurrency: is reached"]
     assert _lines(soon) == [*head, "  try again in 9.0 s", "  (RESOURCE_EXHAUSTED QUOTA_EXHAUSTED, trace t)"]
     assert _lines(never) == [*head, "  (RESOURCE_EXHAUSTED QUOTA_EXHAUSTED, trace t)"]
-    assert CallFailed(soon, connection=Connection(address="127.0.0.1:1"), trace_id="t").as_json()["error"]["violations"] == {"tenant/t/concurrency": "is reached"}
+    assert CallFailed(soon, connection=Connection(address="127.0.0.1:1"), trace_id="t").as_json()["error"]["violations"] == {
+        "tenant/t/concurrency": "is reached"
+    }
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 packaged defaults < ensemble.yaml < ENSEMBLE__SECTION__KEY < overrides  --merge-->  tree  --schema-->  Configuration
 """
 
+from services.chassis.configuration.answering import answering_digest
+from services.chassis.configuration.gateway_stores import CacheSection, IdempotencySection, ProfileCacheSection
 from services.chassis.configuration.keys_file import read_keys_file
 from services.chassis.configuration.load import configuration_file, load_configuration
 from services.chassis.configuration.models import BreakerSection, LimitsSection, ModelSection, PriceSection
@@ -23,6 +25,7 @@ __all__ = [
     "DEFAULT_TENANT",
     "BreakerSection",
     "BudgetSection",
+    "CacheSection",
     "Configuration",
     "ConfigurationError",
     "DownPolicy",
@@ -30,6 +33,7 @@ __all__ = [
     "GatewayTlsSection",
     "GenerationSection",
     "HedgeSection",
+    "IdempotencySection",
     "KeySection",
     "LimiterSection",
     "LimitsSection",
@@ -39,6 +43,7 @@ __all__ = [
     "ParametersCheck",
     "PriceSection",
     "Problem",
+    "ProfileCacheSection",
     "ProfileSection",
     "ProviderSection",
     "RefinerMemberSection",
@@ -50,6 +55,7 @@ __all__ = [
     "TelemetrySection",
     "TenantSection",
     "TlsSection",
+    "answering_digest",
     "configuration_file",
     "configuration_hash",
     "have_credentials",

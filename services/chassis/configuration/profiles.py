@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from services.chassis.configuration.durations import CallSeconds, GraceSeconds, HedgeSeconds
+from services.chassis.configuration.gateway_stores import ProfileCacheSection
 from services.chassis.configuration.models import OutputTokens, Share
 from services.chassis.configuration.parameters import Parameters, plain_parameters
 from services.chassis.configuration.section import Listed, Section, nothing
@@ -143,6 +144,8 @@ class ProfileSection(Section):
     parameters: Parameters = Field(default_factory=nothing, validate_default=True)
     """Options that the strategy alone understands."""
     generation: GenerationSection = Field(default_factory=GenerationSection)
+    cache: ProfileCacheSection | None = None
+    """None caches no answers; an answer that was sampled once then serves all who ask the same."""
 
     @field_validator("members")
     @classmethod

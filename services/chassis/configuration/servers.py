@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from services.chassis.configuration.durations import CallSeconds, GraceSeconds, LongSeconds
 from services.chassis.configuration.gateway_load import GatewayLoadSection
+from services.chassis.configuration.gateway_stores import CacheSection, IdempotencySection
 from services.chassis.configuration.models import Share
 from services.chassis.configuration.section import Address, Section, Target
 from services.chassis.configuration.store import DownPolicy, StoreSection
@@ -45,6 +46,8 @@ class GatewaySection(ServerSection):
     deadline_cap_seconds: CallSeconds = Field(default=600.0, alias="deadline_cap")
     """The longest deadline; a later one is cut to it."""
     load: GatewayLoadSection = Field(default_factory=GatewayLoadSection)
+    idempotency: IdempotencySection = Field(default_factory=IdempotencySection)
+    cache: CacheSection = Field(default_factory=CacheSection)
     most_request_bytes: Annotated[int, Field(ge=1024, le=8 << 20)] = 4 << 20
     """Of one request in protobuf's encoding; above 8 MiB gRPC itself refuses it."""
     keys_file: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
