@@ -45,8 +45,8 @@ local function keep(name, value, lasts, most)
   redis.call('HSET', VALUES, name, value)
   redis.call('ZADD', ENDS, NOW + lasts, name)
   redis.call('INCRBY', BYTES, bytes)
-  -- Where no gateway is left, nothing of it stays for good.
-  local longest = math.max(lasts, redis.call('PTTL', ENDS))
+  -- Where no gateway is left, nothing of it stays for good: all of it goes a while after the last of it has ended.
+  local longest = math.max(lasts + 60000, redis.call('PTTL', ENDS))
   for i = 1, 3 do redis.call('PEXPIRE', KEYS[i], longest) end
   return 1
 end
