@@ -18,10 +18,6 @@ WAITING = "the wait for the first request of this id"
 _SPENT = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
 
 
-class RunAbandoned(EnsembleError):
-    """The run was cancelled, because nobody waited for it any longer; one who joined it in its last moment runs again."""
-
-
 def noted(task: "asyncio.Task[Returned]") -> "asyncio.Task[Returned]":
     """Return the task, whose error is not worth a warning from the event loop where nobody waits for it any longer."""
     task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
@@ -67,12 +63,10 @@ class JoinedRun(Generic[ResultT, EventT]):
         return self.starter
 
     async def result(self, deadline: Deadline) -> ResultT:
-        """Wait for the result. Raises what the run raised, `DeadlineSpent`, or `RunAbandoned`."""
+        """Wait for the result. Raises what the run raised, or `DeadlineSpent`."""
         done, _ = await asyncio.wait([self.task], timeout=deadline.remaining())
         if not done:
             raise DeadlineSpent(WAITING)
-        if self.task.cancelled():
-            raise RunAbandoned("nobody waited for the run any longer")
         return self.task.result()
 
     async def event(self, place: int, deadline: Deadline) -> EventT | None:
@@ -86,7 +80,7 @@ class JoinedRun(Generic[ResultT, EventT]):
         return event
 
     def lets_run_again(self, error: EnsembleError, waiter: Waiter) -> bool:
-        """Whether an error means nothing to one who joined: it was the starter's deadline that passed, or the starter's leaving, and there is time left."""
+        """Whether an error means nothing to one who joined: it was the starter's deadline that passed, and there is time left."""
         if self.starter is waiter or waiter.deadline.expired:
             return False
-        return isinstance(error, DeadlineSpent | RunAbandoned) or (isinstance(error, RemoteError) and error.code in _SPENT)
+        return isinstance(error, DeadlineSpent) or (isinstance(error, RemoteError) and error.code in _SPENT)

@@ -17,9 +17,9 @@ from typing import Generic
 from uuid import uuid4
 
 from services.chassis.deadline import Deadline
-from services.chassis.errors import DeadlineSpent, DependencyUnavailable, EnsembleError, FieldViolation, InvalidInput
+from services.chassis.errors import DependencyUnavailable, EnsembleError, FieldViolation, InvalidInput
 from services.chassis.see_out import see_out
-from services.gateway.joined_run import WAITING, JoinedRun, RunAbandoned, Waiter, noted
+from services.gateway.joined_run import JoinedRun, Waiter, noted
 from services.gateway.kept_answers import Claimed, Claims, Finished, OtherContent, StoreDown
 from services.gateway.order import Order
 from services.gateway.outage import Outage
@@ -83,7 +83,8 @@ class Replays(Generic[ResultT, EventT]):
                 try:
                     return await joined.result(deadline)
                 except EnsembleError as error:
-                    _raise_unless_again(joined, error, waiter)
+                    if not joined.lets_run_again(error, waiter):
+                        raise
 
     async def stream(self, order: Order, deadline: Deadline) -> AsyncGenerator[EventT, None]:
         """Do the same, and yield what happens from the beginning on; of an answer that is there already, its run's beginning, itself and its run's end."""
@@ -105,7 +106,8 @@ class Replays(Generic[ResultT, EventT]):
                         yield event
                     result = await joined.result(deadline)
                 except EnsembleError as error:
-                    _raise_unless_again(joined, error, waiter)
+                    if not joined.lets_run_again(error, waiter):
+                        raise
                     continue
                 if not (joined.told and 0 < place == joined.log.end):
                     if not begun:
@@ -245,9 +247,3 @@ class Replays(Generic[ResultT, EventT]):
     def _forget(self, joined: JoinedRun[ResultT, EventT]) -> None:
         if self._under_way.get((joined.name, joined.content)) is joined:
             del self._under_way[joined.name, joined.content]
-
-
-def _raise_unless_again(joined: JoinedRun[ResultT, EventT], error: EnsembleError, waiter: Waiter) -> None:
-    if joined.lets_run_again(error, waiter):
-        return
-    raise DeadlineSpent(WAITING) if isinstance(error, RunAbandoned) else error

@@ -14,7 +14,7 @@ from services.gateway.joined_run import WAITING
 from services.gateway.kept_answers import Claimed, Finished, Standing, StoreDown
 from services.gateway.memory_answers import MemoryClaims
 from services.gateway.order import Order
-from services.gateway.replays import Replays, name_of
+from services.gateway.replays import LONGEST_PAUSE_SECONDS, Replays, name_of
 from tests.support.answer_stores import Clock
 from tests.support.scripted_runs import Event, Result, ScriptedRuns, order, told, within
 from tests.support.virtual_time import run_virtual
@@ -211,6 +211,24 @@ def test_the_run_goes_on_as_long_as_anybody_waits() -> None:
         assert bench.runs.ended == [(3.0, "cancelled")]
         bench.nothing_left()
         assert (await bench.ask(order("id"))).run_id == "id"
+
+    run_virtual(work())
+
+
+def test_nobody_joins_a_run_that_is_being_cancelled() -> None:
+    """Whoever comes while it still ends gets a run of his own after it, and the one who left is gone only when it has ended."""
+
+    async def work() -> None:
+        bench = Bench(lingers=2.0)
+        first = asyncio.ensure_future(bench.ask(order("id")))
+        await asyncio.sleep(0.5)
+        first.cancel()
+        second = await at(1.0, lambda: bench.ask(order("id")))
+        assert first.cancelled()
+        assert second.trace_id == f"{2:032x}"
+        ((ended, _), _) = bench.runs.ended
+        assert 2.5 == ended <= bench.runs.began[1][0] <= ended + LONGEST_PAUSE_SECONDS
+        bench.nothing_left()
 
     run_virtual(work())
 
@@ -443,14 +461,17 @@ def test_the_first_result_stands() -> None:
 
     async def work() -> None:
         claims = MemoryClaims(window_seconds=WINDOW, lease_seconds=LEASE, most_bytes=1 << 20, clock=asyncio.get_running_loop().time)
-        slow, quick = Bench(claims, seconds=7.0), Bench(claims, seconds=5.0)
+        slow, quick = Bench(claims, seconds=6.5), Bench(claims, seconds=5.0)
+        # So that the two do not bring the same: answers are numbered.
+        await quick.ask(order())
         slow_asking = asyncio.ensure_future(slow.ask(order("id")))
         await asyncio.sleep(1)
         claims._claims.clear()
         quick_asking = asyncio.ensure_future(quick.listen(order("id")))
         answers = [await slow_asking, told(await quick_asking)]
-        assert answers[0] == answers[1]
-        assert (len(slow.runs.began), len(quick.runs.began)) == (1, 1)
+        assert answers[0] == answers[1] == await slow.ask(order("id"))
+        assert [how for one in (slow, quick) for _, how in one.runs.ended] == ["done", "done", "done"]
+        assert (len(slow.runs.began), len(quick.runs.began)) == (1, 2)
         slow.nothing_left()
         quick.nothing_left()
 

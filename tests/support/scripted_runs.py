@@ -38,6 +38,8 @@ class ScriptedRuns:
     """How long a run takes; one whose deadline comes first fails with `DeadlineSpent`."""
     errors: list[EnsembleError | None] = field(default_factory=list)
     """What the first runs end in."""
+    lingers: float = 0.0
+    """How long a run that is cancelled takes to end."""
     degraded: bool = False
     pieces: tuple[str, ...] = PIECES
     """What a stream tells, evenly over its time."""
@@ -75,6 +77,8 @@ class ScriptedRuns:
             how = "failed"
             raise
         finally:
+            if how == "cancelled":
+                await asyncio.sleep(self.lingers)
             self.under_way.remove(order)
             self.ended.append((clock(), how))
 
