@@ -375,3 +375,31 @@ async def test_without_a_limiter_models_cannot_be_listed(stub: Stub, limiter: Fa
         await stub.ListModels(gateway_service_pb2.ListModelsRequest())
     assert (refusal.value.code(), refusal.value.details()) == (grpc.StatusCode.UNAVAILABLE, "the limiter cannot be reached")
     assert (await stub.ListProfiles(gateway_service_pb2.ListProfilesRequest())).profiles
+
+
+async def test_an_id_that_was_used_for_another_request_is_refused(stub: Stub, orchestrator: FakeOrchestrator) -> None:
+    """With the field's path in the message that was sent, while the first runs and after it; nothing more is asked of the orchestrator."""
+    orchestrator.hanging = True
+    first = asyncio.ensure_future(stub.Generate(Request(request_id="mine", prompt="Why?"), timeout=20))
+    await orchestrator.arrived.wait()
+
+    async def listen() -> None:
+        request = gateway_service_pb2.StreamGenerateRequest(generate=Request(request_id="mine", prompt="Why not?"))
+        async for _ in stub.StreamGenerate(request, timeout=20):
+            pass
+
+    async def refused() -> list[tuple[str, str]]:
+        told = []
+        for asking in (stub.Generate(Request(request_id="mine", prompt="Why not?"), timeout=20), listen()):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await asking
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            told += violations(caught.value)
+        return told
+
+    expected = [(path, "was used before for another request") for path in ("request_id", "generate.request_id")]
+    assert await refused() == expected
+    orchestrator.finish.set()
+    assert (await first).answer == "42"
+    assert await refused() == expected
+    assert len(orchestrator.requests) == 1
