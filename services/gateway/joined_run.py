@@ -15,6 +15,8 @@ Returned = TypeVar("Returned")
 
 WAITING = "the wait for the first request of this id"
 """The stage at which a joiner's time runs out."""
+RUNNING = "the run"
+"""The stage at which the time of the one whose run it is runs out, where the run does not say so first."""
 _SPENT = frozenset({"DEADLINE_EXCEEDED", "CANCELLED"})
 
 
@@ -62,22 +64,25 @@ class JoinedRun(Generic[ResultT, EventT]):
             self.starter = max(self.waiters, key=lambda waiter: waiter.deadline.remaining(), default=self.starter)
         return self.starter
 
-    async def result(self, deadline: Deadline) -> ResultT:
+    async def result(self, waiter: Waiter) -> ResultT:
         """Wait for the result. Raises what the run raised, or `DeadlineSpent`."""
-        done, _ = await asyncio.wait([self.task], timeout=deadline.remaining())
+        done, _ = await asyncio.wait([self.task], timeout=waiter.deadline.remaining())
         if not done:
-            raise DeadlineSpent(WAITING)
+            raise self._spent(waiter)
         return self.task.result()
 
-    async def event(self, place: int, deadline: Deadline) -> EventT | None:
+    async def event(self, place: int, waiter: Waiter) -> EventT | None:
         """Wait for the event at a place; None where none will come: the run is over, or it is kept no longer. Raises `DeadlineSpent`."""
         while (event := self.log.at(place)) is None and not self.task.done() and place >= self.log.first:
             try:
-                async with asyncio.timeout(deadline.remaining()):
+                async with asyncio.timeout(waiter.deadline.remaining()):
                     await self.log.changed()
             except TimeoutError:
-                raise DeadlineSpent(WAITING) from None
+                raise self._spent(waiter) from None
         return event
+
+    def _spent(self, waiter: Waiter) -> DeadlineSpent:
+        return DeadlineSpent(RUNNING if waiter is self.starter else WAITING)
 
     def lets_run_again(self, error: EnsembleError, waiter: Waiter) -> bool:
         """Whether an error means nothing to one who joined: it was the starter's deadline that passed, and there is time left."""

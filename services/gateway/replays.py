@@ -81,7 +81,7 @@ class Replays(Generic[ResultT, EventT]):
         while True:
             async with self._joined(waiter) as joined:
                 try:
-                    return await joined.result(deadline)
+                    return await joined.result(waiter)
                 except EnsembleError as error:
                     if not joined.lets_run_again(error, waiter):
                         raise
@@ -100,11 +100,11 @@ class Replays(Generic[ResultT, EventT]):
                 try:
                     place = 0
                     # Who was told of a run that failed is told of the next one no more than its answer.
-                    while not (begun and place == 0) and (event := await joined.event(place, deadline)) is not None:
+                    while not (begun and place == 0) and (event := await joined.event(place, waiter)) is not None:
                         place += 1
                         begun = True
                         yield event
-                    result = await joined.result(deadline)
+                    result = await joined.result(waiter)
                 except EnsembleError as error:
                     if not joined.lets_run_again(error, waiter):
                         raise

@@ -61,14 +61,14 @@ async def gateway(orchestrator: Counting, *, telemetry: str | None = None, **loa
             yield server, stub
 
 
-def asked(stub: Stub, run_id: str, **how: Any) -> "grpc.aio.UnaryUnaryCall[Request, gateway_service_pb2.GenerateResponse]":
+def asked(stub: Stub, run_id: str = "", **how: Any) -> "grpc.aio.UnaryUnaryCall[Request, gateway_service_pb2.GenerateResponse]":
     """Ask in one piece."""
     return stub.Generate(Request(request_id=run_id, prompt="a"), **{"timeout": 50} | how)
 
 
-def streamed(stub: Stub, run_id: str) -> "grpc.aio.UnaryStreamCall[gateway_service_pb2.StreamGenerateRequest, gateway_service_pb2.StreamGenerateResponse]":
+def streamed(stub: Stub) -> "grpc.aio.UnaryStreamCall[gateway_service_pb2.StreamGenerateRequest, gateway_service_pb2.StreamGenerateResponse]":
     """Ask for events."""
-    return stub.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=Request(request_id=run_id, prompt="a")), timeout=50)
+    return stub.StreamGenerate(gateway_service_pb2.StreamGenerateRequest(generate=Request(prompt="a")), timeout=50)
 
 
 async def refusal_of(call: Awaitable[object]) -> grpc.aio.AioRpcError:
@@ -132,7 +132,7 @@ async def test_a_waiter_that_is_cancelled_is_not_run(orchestrator: Counting) -> 
         await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         (waiting,) = [name for name, task in tasks.items() if not task.done()]
         calls[waiting].cancel()
-        words = await refused_until(lambda: asked(stub, "probe", timeout=0.3), QUEUE_FULL)
+        words = await refused_until(lambda: asked(stub, timeout=0.3), QUEUE_FULL)
         assert words == "the gateway is overloaded: once a place came free, too little time would be left"
         orchestrator.finish.set()
         assert (await running).answer == "42"
@@ -156,10 +156,10 @@ async def test_a_waiter_is_refused_after_the_longest_wait(orchestrator: Counting
 @pytest.mark.parametrize("leaves", [True, False])
 async def test_a_stream_holds_its_place(leaves: bool, orchestrator: Counting) -> None:
     """Until its last event is told, or its reader goes away."""
-    async with gateway(orchestrator, concurrency=1, queue=0) as (_, stub):
-        stream = streamed(stub, "stream")
+    async with gateway(orchestrator, concurrency=1, queue=0, most_calls=16) as (_, stub):
+        stream = streamed(stub)
         assert isinstance(await stream.read(), gateway_service_pb2.StreamGenerateResponse)
-        for call in (asked(stub, "one"), streamed(stub, "other").read()):
+        for call in (asked(stub, "one"), streamed(stub).read()):
             assert (await refusal_of(call)).details() == QUEUE_FULL
         if leaves:
             stream.cancel()
@@ -167,7 +167,7 @@ async def test_a_stream_holds_its_place(leaves: bool, orchestrator: Counting) ->
         else:
             orchestrator.finish.set()
             assert await stream.read() is grpc.aio.EOF
-        answer = await refused_until(lambda: asked(stub, "next"), QUEUE_FULL)
+        answer = await refused_until(lambda: asked(stub), QUEUE_FULL)
         assert isinstance(answer, gateway_service_pb2.GenerateResponse)
 
 
@@ -192,7 +192,7 @@ async def test_a_place_comes_back_however_a_run_ends(end: str, orchestrator: Cou
         if end == "unreachable":
             await fakes.start()
         orchestrator.refusal, orchestrator.hanging = None, False
-        while (answer := await refused_until(lambda: asked(stub, "next"), QUEUE_FULL)) == "the orchestrator cannot be reached":
+        while (answer := await refused_until(lambda: asked(stub), QUEUE_FULL)) == "the orchestrator cannot be reached":
             await asyncio.sleep(0.05)
         assert isinstance(answer, gateway_service_pb2.GenerateResponse)
 
@@ -219,9 +219,9 @@ async def test_health_reflection_and_lists_answer_while_the_gateway_is_full(orch
 async def test_calls_beyond_the_cap_are_refused_before_they_are_looked_at(orchestrator: Counting) -> None:
     """Of any kind, valid or not; health checks answer, and the cap is no leak: once calls end others come through."""
     async with gateway(orchestrator, concurrency=1, queue=0, most_calls=1) as (server, stub), grpc.aio.insecure_channel(server.address) as channel:
-        stream = streamed(stub, "run")
+        stream = streamed(stub)
         await orchestrator.runs.get()
-        for call in (stub.Generate(Request()), streamed(stub, "x").read(), stub.ListProfiles(gateway_service_pb2.ListProfilesRequest())):
+        for call in (stub.Generate(Request()), streamed(stub).read(), stub.ListProfiles(gateway_service_pb2.ListProfilesRequest())):
             refused = await refusal_of(call)
             assert (refused.code(), refused.details()) == (grpc.StatusCode.UNAVAILABLE, "the gateway is overloaded: it answers as many calls as it may")
             info, retry = details(refused)
