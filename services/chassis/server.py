@@ -212,6 +212,9 @@ def _options(settings: ServerSettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),
         # Not limited in gRPC: one connection could begin calls, each with a task and its memory, until there is none left.
         ("grpc.max_concurrent_streams", settings.max_concurrent_streams),
+        # Else gRPC counts calls that have ended until their memory is free, and refuses a call that honestly waited for one of them: at the limit, as measured,
+        # more than half of all calls fail.
+        ("grpc.http.overload_protection", 0),
         # Beyond the first gRPC refuses by chance, ever more likely up to the second; with both the same it is certain on either side.
         ("grpc.max_metadata_size", MAX_METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),

@@ -226,13 +226,24 @@ async def test_the_old_channel_is_closed_when_its_last_call_has_ended(ends: Ends
 
 async def test_the_connectivity_stays_what_it_was_through_a_renewal(ends: Ends) -> None:
     """Whoever watches it, as the gateway does, wakes up for the new channel, sees that it is ready, and is told when it no longer is."""
+    entered, finish = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: bytes, __: Context) -> bytes:
+        entered.set()
+        await finish.wait()
+        return b""
+
     async with asyncio.timeout(30), AsyncExitStack() as stack:
-        server = await stack.enter_async_context(ends.serving())
+        server = await stack.enter_async_context(ends.serving(Hang=unary(hang)))
         async with renewing(ends, server.address) as (channel, made, _):
-            await channel.channel_ready()
+            # The old channel stays open, so that it is not its end that is seen.
+            call = Caller(channel).unary("Hang")
+            await entered.wait()
             watching = asyncio.create_task(channel.wait_for_state_change(grpc.ChannelConnectivity.READY))
             ends.client.put(FIRST.issue("two"))
             await watching
+            finish.set()
+            await call
             assert len(made.channels) == 2
             assert channel.get_state() is grpc.ChannelConnectivity.READY
             watching = asyncio.create_task(channel.wait_for_state_change(grpc.ChannelConnectivity.READY))
