@@ -14,8 +14,10 @@ from services.cli.up import running
 from tests.support.certificates import HERE, Authority, CertificateFolder, Pair
 from tests.support.command_line import Ended, ended, ensemble
 from tests.support.fake_provider import FakeProvider
+from tests.support.otlp_receiver import otlp_receiver
 from tests.support.stack import configured, stack
 
+RUN = "ensemble.v1.OrchestratorService/Run"
 SPIFFE = "spiffe://ensemble.test/gateway"
 
 
@@ -42,6 +44,17 @@ async def test_a_run_goes_through_all_four_over_mtls(provider: FakeProvider, own
             assert not await let_in(server.address, None, authority.pem)
             assert not await let_in(server.address, Authority().issue(SPIFFE), authority.pem)
             assert await let_in(server.address, authority.issue("probe"), authority.pem)
+
+
+async def test_spans_know_the_addresses_over_tls_too(provider: FakeProvider, own: CertificateFolder) -> None:
+    """One trace over the hops, each of whose ends names where the server is."""
+    async with otlp_receiver() as receiver, stack(provider, tls=own.section, telemetry={"endpoint": receiver.endpoint}) as services:
+        response = await services.ask()
+        there = int(services.running.orchestrator.address.rpartition(":")[2])
+        spans = await receiver.wait_for(lambda got: {span.kind for span in got if span.name == RUN} >= {"CLIENT", "SERVER"})
+    ends = [span for span in spans if span.name == RUN]
+    assert {span.trace_id for span in ends} == {response.trace_id}
+    assert [(span.attributes["server.address"], span.attributes["server.port"]) for span in ends] == [("127.0.0.1", there)] * 2
 
 
 async def test_a_caller_that_is_not_named_gets_nothing_from_the_services_within(
