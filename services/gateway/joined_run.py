@@ -58,11 +58,10 @@ class JoinedRun(Generic[ResultT, EventT]):
         """Return the seconds that are left to the one who has the most time."""
         return max((waiter.deadline.remaining() for waiter in self.waiters), default=0.0)
 
-    def settle_starter(self, *, waited: bool) -> Waiter:
-        """Return whose run it is: of the one who asked first, or, where that one has left or the run could not begin at once, of the one with the most time."""
+    def settle_starter(self, *, waited: bool) -> None:
+        """Settle whose run it is: of the one who asked first, or, where that one has left or the run could not begin at once, of the one with the most time."""
         if waited or self.starter not in self.waiters:
             self.starter = max(self.waiters, key=lambda waiter: waiter.deadline.remaining(), default=self.starter)
-        return self.starter
 
     async def result(self, waiter: Waiter) -> ResultT:
         """Wait for the result. Raises what the run raised, or `DeadlineSpent`."""
@@ -88,4 +87,5 @@ class JoinedRun(Generic[ResultT, EventT]):
         """Whether an error means nothing to one who joined: it was the starter's deadline that passed, and there is time left."""
         if self.starter is waiter or waiter.deadline.expired:
             return False
-        return isinstance(error, DeadlineSpent) or (isinstance(error, RemoteError) and error.code in _SPENT)
+        # What is raised here is the waiter's own, even if its timer was a moment early.
+        return (isinstance(error, DeadlineSpent) and error.stage != WAITING) or (isinstance(error, RemoteError) and error.code in _SPENT)
