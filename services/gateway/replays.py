@@ -144,7 +144,7 @@ class Replays(Generic[ResultT, EventT]):
                 return self._results.decode(finished.result)
             result = await self._ran(joined, owner)
             # What is paid for is kept, even where the last one leaves just now: he may come back for it.
-            keeping = asyncio.create_task(self._kept(joined, owner, result), name="keeping a result")
+            keeping = noted(asyncio.create_task(self._kept(joined, owner, result), name="keeping a result"))
             settled = True
             await see_out([keeping])
             return keeping.result()

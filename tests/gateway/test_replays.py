@@ -1,7 +1,7 @@
 """Repeats of a request, on virtual time over scripted runs."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -52,6 +52,12 @@ async def at(seconds: float, work: Callable[[], Awaitable[Any]]) -> Any:
     """Do something so many seconds from now."""
     await asyncio.sleep(seconds)
     return await work()
+
+
+async def _collect(events: AsyncGenerator[Event, None], told_so_far: list[Event]) -> None:
+    async with aclosing(events):
+        async for event in events:
+            told_so_far.append(event)
 
 
 async def refused(work: Awaitable[Any]) -> EnsembleError:
@@ -491,8 +497,8 @@ def test_a_response_that_is_too_large_is_given_and_not_kept() -> None:
     run_virtual(work())
 
 
-def test_what_is_paid_for_is_kept_even_if_nobody_waits_any_longer() -> None:
-    """One who leaves while his result is being kept finds it when he comes back."""
+def test_what_is_paid_for_is_kept_before_anybody_is_told() -> None:
+    """Nobody is told while it is being kept, and one who leaves meanwhile finds it when he comes back."""
 
     async def work() -> None:
         keeping, go_on = asyncio.Event(), asyncio.Event()
@@ -505,7 +511,14 @@ def test_what_is_paid_for_is_kept_even_if_nobody_waits_any_longer() -> None:
 
         bench = Bench(Slow(window_seconds=WINDOW, lease_seconds=LEASE, most_bytes=1 << 20, clock=asyncio.get_running_loop().time))
         first = asyncio.ensure_future(bench.ask(order("id")))
+        listened: list[Event] = []
+        listening = asyncio.ensure_future(_collect(bench.replays.stream(order("id"), within(60)), listened))
         await keeping.wait()
+        await asyncio.sleep(5)
+        assert not first.done()
+        assert not any(event.HasField("run_finished") for event in listened)
+        listening.cancel()
+        await asyncio.wait([listening])
         first.cancel()
         asyncio.get_running_loop().call_later(1.0, go_on.set)
         await asyncio.wait([first])
