@@ -54,10 +54,10 @@ async def at(seconds: float, work: Callable[[], Awaitable[Any]]) -> Any:
     return await work()
 
 
-async def _collect(events: AsyncGenerator[Event, None], told_so_far: list[Event]) -> None:
+async def _each(events: AsyncGenerator[Event, None], tell: Callable[[Event], None]) -> None:
     async with aclosing(events):
         async for event in events:
-            told_so_far.append(event)
+            tell(event)
 
 
 async def refused(work: Awaitable[Any]) -> EnsembleError:
@@ -512,7 +512,7 @@ def test_what_is_paid_for_is_kept_before_anybody_is_told() -> None:
         bench = Bench(Slow(window_seconds=WINDOW, lease_seconds=LEASE, most_bytes=1 << 20, clock=asyncio.get_running_loop().time))
         first = asyncio.ensure_future(bench.ask(order("id")))
         listened: list[Event] = []
-        listening = asyncio.ensure_future(_collect(bench.replays.stream(order("id"), within(60)), listened))
+        listening = asyncio.ensure_future(_each(bench.replays.stream(order("id"), within(60)), listened.append))
         await keeping.wait()
         await asyncio.sleep(5)
         assert not first.done()
