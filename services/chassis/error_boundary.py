@@ -14,16 +14,23 @@ from uuid import uuid4
 import grpc
 
 from services.chassis.errors import EnsembleError, FieldViolation, InvalidInput
-from services.chassis.handlers import AroundInterceptor, Context, Undecodable
+from services.chassis.handlers import OURS, AroundInterceptor, Context, Undecodable
 from services.chassis.status import DETAILS_KEY, RpcStatus, internal_status, to_status
 
 _log = logging.getLogger(__name__)
 _PLACES = 3
+COVERED = (OURS, "/grpc.")
+"""How the methods begin that are covered: our own services, health and reflection."""
 _NOTHING: AbstractAsyncContextManager[None] = nullcontext()
 
 
 class ErrorBoundary(AroundInterceptor):
-    """Maps whatever a handler raises; what gRPC itself raises to end a call passes, and so does a cancellation."""
+    """Maps whatever a handler raises; what gRPC itself raises to end a call passes, and so does a cancellation.
+
+    Health and reflection are covered too: their requests come from strangers, and gRPC would answer bytes that it cannot decode with the decoder's own words.
+    """
+
+    covers = COVERED
 
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same for every method
         """Return what stands around one call."""
@@ -32,6 +39,8 @@ class ErrorBoundary(AroundInterceptor):
 
 class DecodedRequests(AroundInterceptor):
     """Refuses what is no request, next to the handler: whatever stands between it and the boundary decides before the request counts."""
+
+    covers = COVERED
 
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same for every method
         """Return nothing to speak of."""

@@ -20,7 +20,7 @@ Around: TypeAlias = Callable[[Context], AbstractAsyncContextManager[None]]
 Taken: TypeAlias = Callable[[Any], Any]
 
 OURS = "/ensemble."
-"""How the methods of our own services begin; health and reflection are left as they are."""
+"""How the methods of our own services begin."""
 
 
 class Undecodable:
@@ -31,11 +31,13 @@ class Undecodable:
 
 
 class AroundInterceptor(grpc.aio.ServerInterceptor):
-    """An interceptor that stands around each call of our own services; unknown methods and those of gRPC itself pass untouched.
+    """An interceptor that stands around each call of our own services; unknown methods pass untouched, and so do those of gRPC itself unless they are covered.
 
     Servers keep one handler for each method, so each is wrapped once and not with every call.
     """
 
+    covers: tuple[str, ...] = (OURS,)
+    """How the methods begin that it stands around."""
     taken: Taken | None = None
     """Gives each request to the handler, or raises for an `Undecodable`, inside of `around`; None leaves requests as they are."""
 
@@ -52,7 +54,7 @@ class AroundInterceptor(grpc.aio.ServerInterceptor):
         """Hand on the handler, wrapped where it is of our own services."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(OURS):
+        if handler is None or not method.startswith(self.covers):
             return handler
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:

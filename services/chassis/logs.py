@@ -10,6 +10,13 @@ from services.chassis.trace_context import current_span_id, current_trace_id
 
 _FIELDS = ("rpc", "code", "seconds", "request_id", "where", "tenant")
 """What our own log calls may add to a line; anything else stays out."""
+_QUOTES_AFTER = {
+    # What it knows of the task, one thing a line; the task's exception with its text is among them.
+    "asyncio": "\n",
+    # The value of a header that is not UTF-8, which may be a key.
+    "grpc._cython.cygrpc": " on b",
+}
+"""After what text a library's log tells things that may have come from a caller, by its logger."""
 
 
 class JsonFormatter(logging.Formatter):
@@ -55,5 +62,5 @@ def set_up_logs(stream: TextIO | None = None, *, level: int = logging.INFO) -> N
 
 def _message(record: logging.LogRecord) -> str:
     message = record.getMessage()
-    # asyncio appends what it knows of the task, one thing a line; the task's exception with its text is among them.
-    return message.partition("\n")[0] if record.name == "asyncio" else message
+    end = _QUOTES_AFTER.get(record.name)
+    return message if end is None else message.partition(end)[0]

@@ -25,6 +25,8 @@ from services.chassis.configuration import Configuration, ServerSection
 from services.chassis.error_boundary import DecodedRequests, ErrorBoundary
 from services.chassis.handlers import AroundInterceptor
 from services.chassis.health import ComponentHealth, HealthServicer
+from services.chassis.kept_server import kept_server
+from services.chassis.listener import Listener
 from services.chassis.listening import Exposure, refuse_openness
 from services.chassis.rotation import RotatingCertificates, rotating
 from services.chassis.server_tls import KnownCallers, ServerTls, server_credentials
@@ -139,23 +141,33 @@ async def _serving(
     calls = CallsInFlight()
     tracing = ServerTracing(telemetry, calls)
     callers = [] if settings.tls is None or not settings.tls.callers else [KnownCallers(settings.tls.callers)]
-    server = grpc.aio.server(interceptors=[tracing, ErrorBoundary(), *callers, *interceptors, DecodedRequests()], options=_options(settings))
     component_health = ComponentHealth(service_name)
-    register(server)
-    health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(component_health), server)
-    if settings.reflection:
-        reflection.enable_server_reflection((service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    try:
+
+    def make() -> grpc.aio.Server:
+        server = kept_server([tracing, ErrorBoundary(), *callers, *interceptors, DecodedRequests()], _options(settings))
+        register(server)
+        health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(component_health), server)
+        if settings.reflection:
+            reflection.enable_server_reflection((service_name, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        return server
+
+    def bind(server: grpc.aio.Server, port: int) -> int:
+        host, _, wanted = settings.listen.rpartition(":")
+        address = f"{host}:{port}" if wanted == "0" else settings.listen
         if settings.tls is None or certificates is None:
-            port = server.add_insecure_port(settings.listen)
+            bound = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(settings.listen, server_credentials(settings.tls, certificates))
+            bound = server.add_secure_port(address, server_credentials(settings.tls, certificates))
+        tracing.listening_on(f"{host}:{bound}")
+        return bound
+
+    listener = Listener(make, bind, grace_seconds=settings.grace_seconds)
+    try:
+        port = await listener.start()
     except RuntimeError as error:
         kind = "" if settings.tls is None else f", or gRPC does not take the kind of key in {settings.tls.files.section}.key"
         raise CannotListenError(f"cannot listen on {settings.listen}: it is taken or does not exist{kind}") from error
     address = f"{settings.listen.rpartition(':')[0]}:{port}"
-    tracing.listening_on(address)
-    await server.start()
     component_health.set("server", True)
     _log.info("%s listens on %s", service_name, address)
     try:
@@ -163,7 +175,7 @@ async def _serving(
     finally:
         notice_seconds = settings.notice_seconds if component_health.watched else 0.0
         component_health.drain()
-        await _stop(server, notice_seconds, settings.grace_seconds)
+        await _stop(listener, notice_seconds, settings.grace_seconds)
         if not await calls.ended(settings.clean_up_seconds):
             _log.warning("%s leaves %d calls that do not end", service_name, calls.count)
         _log.info("%s stopped", service_name)
@@ -197,12 +209,12 @@ async def run(application: AbstractAsyncContextManager[RunningServer]) -> None:
             signal.signal(number, handler)
 
 
-async def _stop(server: grpc.aio.Server, notice_seconds: float, grace_seconds: float) -> None:
+async def _stop(listener: Listener, notice_seconds: float, grace_seconds: float) -> None:
     try:
         await asyncio.sleep(notice_seconds)
-        await server.stop(grace_seconds)
+        await listener.stop(grace_seconds)
     except asyncio.CancelledError:
-        await server.stop(None)
+        await listener.stop(None)
         raise
 
 

@@ -77,6 +77,22 @@ async def test_bytes_that_are_no_message_are_invalid_input(data: bytes, caplog: 
     assert sum("INVALID_ARGUMENT" in record.getMessage() for record in caplog.records if record.name == "ensemble.rpc") == len(calls)
 
 
+@pytest.mark.parametrize(
+    "method", ["/grpc.health.v1.Health/Check", "/grpc.health.v1.Health/Watch", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"]
+)
+async def test_health_and_reflection_say_no_more_than_that(method: str, caplog: pytest.LogCaptureFixture) -> None:
+    """What strangers send to gRPC's own services is refused in our words, not in the decoder's, and is no error of the server."""
+    async with serving(reflection=True) as server, grpc.aio.insecure_channel(server.address) as channel:
+        ask: Any = channel.stream_stream(method)
+        call = ask(sent(b"\x0a\x20" + SECRET + b"\xff\xfe\xfd"), timeout=10)
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await call.read()
+    assert raised.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert violations(raised.value)[0][0] == "request"
+    assert SECRET.decode() not in repr(raised.value) + caplog.text
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 async def test_a_message_beyond_the_limit_is_refused_by_grpc() -> None:
     """8 MiB pass; more is RESOURCE_EXHAUSTED on the caller's side already, or on the server's where the caller has no limit."""
     over = REQUEST(prompt="a" * MAX_MESSAGE_BYTES).SerializeToString()

@@ -1,0 +1,137 @@
+"""A server that gRPC ends itself: it listens again on its port, and nothing that it had begun is lost."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+
+from services.chassis.kept_server import KeptServer, kept_server
+from services.chassis.listener import Listener
+from tests.support.raw_http2 import ask_for
+from tests.support.scripted_rpcs import SERVICE, Context, calling, serving, stream, unary
+
+BAD_PATH = b"/\xff\xfe"
+"""No UTF-8."""
+SECONDS = 20.0
+
+
+async def _answered(address: str) -> bytes:
+    """Ask until there is an answer."""
+    async with asyncio.timeout(SECONDS), grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        call: Any = channel.unary_unary(f"/{SERVICE}/Answer")
+        while True:
+            try:
+                return bytes(await call(b"again", timeout=5, wait_for_ready=True))
+            except grpc.aio.AioRpcError as error:
+                assert error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+                await asyncio.sleep(0.01)
+
+
+async def _echo(request: bytes, _: Context) -> bytes:
+    return request
+
+
+async def test_a_path_that_is_not_utf8_closes_the_port_for_a_moment_only() -> None:
+    """GRPC ends the server because of it; another one listens on the same port, again and again."""
+    async with serving(Answer=unary(_echo)) as server:
+        for _ in range(3):
+            await ask_for(server.address, BAD_PATH)
+            assert await _answered(server.address) == b"again"
+
+
+async def test_calls_in_flight_finish() -> None:
+    """What was begun before goes on to its end on the server that takes no more calls."""
+    entered, finish = asyncio.Event(), asyncio.Event()
+
+    async def wait(request: bytes, _: Context) -> bytes:
+        entered.set()
+        await finish.wait()
+        return request
+
+    async def tell(_: bytes, __: Context) -> AsyncIterator[bytes]:
+        yield b"first"
+        await finish.wait()
+        yield b"last"
+
+    async with serving(Answer=unary(_echo), Wait=unary(wait), Tell=stream(tell)) as server, calling(server.address) as caller:
+        waiting = asyncio.ensure_future(caller.unary("Wait", b"begun"))
+        telling = caller.stream("Tell")
+        assert await telling.read() == b"first"
+        await entered.wait()
+        await ask_for(server.address, BAD_PATH)
+        assert await _answered(server.address) == b"again"
+        finish.set()
+        assert await waiting == b"begun"
+        assert await telling.read() == b"last"
+
+
+async def test_the_server_stops_although_another_one_has_not_finished() -> None:
+    """Told to stop, the one before is waited for no longer than the grace of the last one."""
+    entered, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def hang(_: bytes, __: Context) -> bytes:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+        return b""
+
+    async with asyncio.timeout(SECONDS):
+        async with serving(Answer=unary(_echo), Hang=unary(hang), grace_seconds=0.1) as server, calling(server.address) as caller:
+            hanging = asyncio.ensure_future(caller.unary("Hang"))
+            await entered.wait()
+            await ask_for(server.address, BAD_PATH)
+            assert await _answered(server.address) == b"again"
+        with pytest.raises(grpc.aio.AioRpcError):
+            await hanging
+        await cancelled.wait()
+
+
+async def test_what_is_lent_to_the_core_is_kept_until_it_is_given_back() -> None:
+    """When the loop that takes calls ends, no request for a next call is thrown away: each ends when the core has answered it, and then none is left."""
+    server = kept_server([], [("grpc.so_reuseport", 0)])
+    assert isinstance(server, KeptServer)
+    server.add_registered_method_handlers(SERVICE, {"Answer": unary(_echo)})
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with asyncio.timeout(SECONDS):
+        while server.lent < 2:
+            await asyncio.sleep(0)
+    assert await _answered(f"127.0.0.1:{port}") == b"again"
+    lent = set(server._server.lent)
+    await ask_for(f"127.0.0.1:{port}", BAD_PATH)
+    with pytest.raises(UnicodeDecodeError):
+        await server.wait_for_termination(timeout=SECONDS)
+    await server.stop(None)
+    assert server.lent == 0
+    assert {task.cancelled() for task in lent} == {False}
+
+
+async def test_a_port_that_is_taken_in_between_is_waited_for() -> None:
+    """Whoever has it: as soon as it can be had, the server listens there again."""
+    makings: list[grpc.aio.Server] = []
+    refusals = 3
+
+    def make() -> grpc.aio.Server:
+        server = kept_server([], [("grpc.so_reuseport", 0)])
+        server.add_registered_method_handlers(SERVICE, {"Answer": unary(_echo)})
+        makings.append(server)
+        return server
+
+    def bind(server: grpc.aio.Server, port: int) -> int:
+        if 1 < len(makings) <= 1 + refusals:
+            raise RuntimeError("taken")
+        return server.add_insecure_port(f"127.0.0.1:{port}")
+
+    listener = Listener(make, bind, grace_seconds=1.0)
+    port = await listener.start()
+    try:
+        await ask_for(f"127.0.0.1:{port}", BAD_PATH)
+        assert await _answered(f"127.0.0.1:{port}") == b"again"
+        assert len(makings) == 2 + refusals
+    finally:
+        await listener.stop(None)

@@ -1,0 +1,79 @@
+"""Calls written by hand in HTTP/2's frames, for what no gRPC client would send."""
+
+import asyncio
+import contextlib
+import struct
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
+END_STREAM, END_HEADERS = 1, 4
+SECONDS = 10.0
+"""Longest time for an answer."""
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Return one frame (RFC 9113, section 4.1)."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def block(entries: list[tuple[bytes, bytes]]) -> bytes:
+    """Return headers in HPACK's simplest form, literals that are not indexed (RFC 7541, section 6.2.2); none longer than 126 bytes."""
+    return b"".join(b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in entries)
+
+
+async def ask_for(address: str, path: bytes, *more: tuple[bytes, bytes], message: bytes = b"") -> bytes:
+    """Call a method with one message and return the frames that come back until the server has nothing more to say, says goodbye, or closes."""
+    host, _, port = address.rpartition(":")
+    plain = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path),
+        (b":authority", b"x"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+    ]
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(
+            PREFACE
+            + frame(SETTINGS, 0, 0)
+            + frame(HEADERS, END_HEADERS, 1, block([*plain, *more]))
+            + frame(DATA, END_STREAM, 1, struct.pack(">BI", 0, len(message)) + message)
+        )
+        await writer.drain()
+        return await _until_the_stream_ends(reader)
+    finally:
+        await _closed(writer)
+
+
+async def say_goodbye(address: str, words: bytes) -> None:
+    """Open a connection and give it up with these words (GOAWAY's debug data); return when the server has read them."""
+    host, _, port = address.rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(GOAWAY, 0, 0, bytes(4) + struct.pack(">I", 2) + words) + frame(PING, 0, 0, b"all read"))
+        await writer.drain()
+        async with asyncio.timeout(SECONDS):
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                await reader.readuntil(b"all read")
+    finally:
+        await _closed(writer)
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(ConnectionError):
+        await writer.wait_closed()
+
+
+async def _until_the_stream_ends(reader: asyncio.StreamReader) -> bytes:
+    received = b""
+    async with asyncio.timeout(SECONDS):
+        while True:
+            try:
+                head = await reader.readexactly(9)
+                received += head + await reader.readexactly(int.from_bytes(head[:3]))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return received
+            if head[3] == GOAWAY or (head[3] in {DATA, HEADERS} and head[4] & END_STREAM):
+                return received
