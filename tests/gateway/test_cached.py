@@ -259,6 +259,23 @@ def test_a_store_that_is_down_fails_nobody(caplog: pytest.LogCaptureFixture) -> 
     assert caplog.messages == ["the store of cached answers is down (TimeoutError): every request is run", "the store of cached answers is back"]
 
 
+def test_a_store_that_fails_as_an_answer_is_to_be_kept_costs_nobody_the_answer(caplog: pytest.LogCaptureFixture) -> None:
+    """It is given, with or without events; the log says it once."""
+
+    async def work() -> None:
+        class Full(MemoryEntries):
+            async def put(self, name: str, data: bytes, ttl_seconds: float, *, within_seconds: float) -> bool:
+                raise StoreDown("ResponseError")
+
+        bench = Bench(Full(most_bytes=1 << 20))
+        assert (await bench.ask(asking())).answer == "It is so."
+        assert told(await bench.listen(asking())).answer == "It is so."
+        assert len(bench.runs.began) == 2
+
+    run_virtual(work())
+    assert [message for message in caplog.messages if "is down" in message] == ["the store of cached answers is down (ResponseError): every request is run"]
+
+
 def test_what_is_no_answer_serves_nobody() -> None:
     """Whoever wrote it there."""
 
