@@ -5,9 +5,12 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _listening: set[asyncio.Event] = set()
 """What is set by the signal. The signal belongs to the process as a whole, and so does this."""
+_before: list[Any] = []
+"""What was done with the signal before anybody listened; empty while nobody does."""
 
 
 @contextmanager
@@ -18,6 +21,7 @@ def told_of_hangups(told: asyncio.Event) -> Iterator[None]:
         return
     loop = asyncio.get_running_loop()
     if not _listening:
+        _before[:] = [signal.getsignal(signal.SIGHUP)]
         loop.add_signal_handler(signal.SIGHUP, _tell)
     _listening.add(told)
     try:
@@ -26,6 +30,8 @@ def told_of_hangups(told: asyncio.Event) -> Iterator[None]:
         _listening.discard(told)
         if not _listening:
             loop.remove_signal_handler(signal.SIGHUP)
+            # The loop leaves the system's own handling behind, but a process that `nohup` started is to go on ignoring it.
+            signal.signal(signal.SIGHUP, _before.pop())
 
 
 def _tell() -> None:

@@ -36,3 +36,14 @@ async def test_the_first_may_leave_first() -> None:
             os.kill(os.getpid(), signal.SIGHUP)
             await second.wait()
     assert not first.is_set()
+
+
+async def test_what_ignored_the_signal_before_ignores_it_again() -> None:
+    """A process that `nohup` started must not be ended by the signal once nobody listens any more."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with told_of_hangups(asyncio.Event()):
+            pass
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
