@@ -6,7 +6,7 @@ UV_VENV := .cache/uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-limiter bench-overload bench-tails history check lint type proto proto-check docs docs-check breaking lock-check lock clean
+.PHONY: help setup demo test up bench bench-limiter bench-overload bench-tails history fuzz audit check lint type proto proto-check docs docs-check breaking lock-check lock clean
 
 # .venv keeps the Python it was made with until another one is asked for.
 ifneq ($(origin PYTHON),undefined)
@@ -56,6 +56,15 @@ OPS ?= 1500
 REPLICAS ?= 2
 history: $(STAMP) ## Drive several limiters over one Redis, with crashes and kills, and check the history (OPS=1500 REPLICAS=2)
 	@$(BIN)/python -m bench.history --ops $(OPS) --replicas $(REPLICAS)
+
+REQUESTS ?= 2000
+SEED ?= 1
+fuzz: $(STAMP) ## Send a running gateway what strangers may send, and hold all it says against the rules (REQUESTS=2000 SEED=1)
+	@$(BIN)/python -m bench.fuzz --requests $(REQUESTS) --seed $(SEED) $(ARGS)
+
+audit: $(STAMP) ## Look for dangerous code, and for known vulnerabilities of what is depended on (AUDIT=required: fail where they cannot be known)
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive services scripts bench
+	@$(BIN)/python scripts/audit.py requirements/runtime.txt requirements/dev.txt
 
 check: lint type proto-check docs-check breaking lock-check ## Everything that guards main except the tests
 

@@ -84,7 +84,7 @@ class _Connection(asyncio.Protocol):
 async def serve() -> None:
     """Serve on a free port, print it, and end when standard input is closed."""
     loop = asyncio.get_running_loop()
-    numbers = random.Random(1)
+    numbers = random.Random(1)  # nosec B311 # repeatable, not secret
     server = await loop.create_server(lambda: _Connection(numbers), "127.0.0.1", 0)
     sys.stdout.write(f"{server.sockets[0].getsockname()[1]}\n")
     sys.stdout.flush()

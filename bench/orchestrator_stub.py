@@ -24,7 +24,7 @@ class Orchestrator(orchestrator_service_pb2_grpc.OrchestratorServiceServicer):
         self._slots = asyncio.Semaphore(slots)
         self._median_seconds = median_seconds
         self._sigma = sigma
-        self._numbers = random.Random(1)
+        self._numbers = random.Random(1)  # nosec B311 # repeatable, not secret
 
     async def Run(self, request: orchestrator_service_pb2.RunRequest, context: Context) -> orchestrator_service_pb2.RunResponse:  # noqa: ARG002, N802 - an RPC
         """Wait for a slot, then take the time."""

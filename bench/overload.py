@@ -85,7 +85,7 @@ async def _gateway(load: dict[str, object]) -> AsyncIterator[Stack]:
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         orchestrator = await start(stack, "-m", "bench.orchestrator_stub", str(SLOTS), str(MEDIAN_SECONDS), str(SIGMA))
-        assert orchestrator.stdout is not None
+        assert orchestrator.stdout is not None  # nosec B101 # for the type checker; it was asked for
         port = int(await orchestrator.stdout.readline())
         address = f"127.0.0.1:{free_ports(1)[0]}"
         path = folder / "ensemble.yaml"

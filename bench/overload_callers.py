@@ -64,7 +64,7 @@ class Callers:
         """Take what to do and whom to call."""
         self._task = task
         self._stubs = stubs
-        self._numbers = random.Random(2)
+        self._numbers = random.Random(2)  # nosec B311 # repeatable, not secret
         self._from = time.perf_counter() + task.skipped_seconds
         self._until = self._from + task.seconds - task.skipped_seconds
         self.tally = Tally(seconds=task.seconds - task.skipped_seconds)

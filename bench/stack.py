@@ -53,7 +53,7 @@ async def running_stack(profiles: Mapping[str, object] | None = None) -> AsyncIt
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         provider = await start(stack, "-m", "bench.mock_provider")
-        assert provider.stdout is not None
+        assert provider.stdout is not None  # nosec B101 # for the type checker; it was asked for
         port = int(await provider.stdout.readline())
         ports = dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True))
         addresses = {name: f"127.0.0.1:{number}" for name, number in ports.items()}

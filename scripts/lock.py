@@ -4,7 +4,7 @@ Run by `make lock`. uv resolves (it alone can lock for all platforms at once); i
 """
 
 import re
-import subprocess
+import subprocess  # nosec B404 # runs uv
 import sys
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def main(uv: str) -> None:
     for name, selection in LOCKS.items():
         path = ROOT / "requirements" / f"{name}.txt"
         command = [uv, "pip", "compile", "pyproject.toml", "--quiet", *OPTIONS, *selection, *sys.argv[2:], "--output-file", str(path)]
-        subprocess.run(command, cwd=ROOT, check=True)
+        subprocess.run(command, cwd=ROOT, check=True)  # nosec B603 # arguments of our own
         entries = re.split(r"\n(?=\S)", path.read_text(encoding="utf-8").strip())
         kept = [entry for entry in entries if NEVER not in entry.splitlines()[0] and not entry.startswith("#")]
         path.write_text(HEADER + "\n".join(kept) + "\n", encoding="utf-8")

@@ -33,7 +33,7 @@ def rooted(context: Context) -> Context:
     if trace.get_current_span(context).get_span_context().is_valid:
         return context
     # Ids must differ, not be unpredictable.
-    identity = trace.SpanContext(random.getrandbits(128) or 1, random.getrandbits(64) or 1, is_remote=False)
+    identity = trace.SpanContext(random.getrandbits(128) or 1, random.getrandbits(64) or 1, is_remote=False)  # nosec B311 # ids that differ, not secrets
     return trace.set_span_in_context(trace.NonRecordingSpan(identity), context)
 
 

@@ -4,7 +4,8 @@ from services.chassis.configuration import Configuration
 from services.cli.exit_codes import CommandError, ExitCode
 
 SERVICES = ("gateway", "orchestrator", "limiter", "refiner")
-_EVERY_INTERFACE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]", "*": "127.0.0.1"}  # noqa: S104 - recognised, never listened on
+_ANY = "0.0.0.0"  # noqa: S104 # nosec B104 # recognised, never listened on
+_EVERY_INTERFACE = {_ANY: "127.0.0.1", "[::]": "[::1]", "*": "127.0.0.1"}
 
 
 def consecutive(port_base: int) -> dict[str, str]:

@@ -36,7 +36,7 @@ class Trace:
     def begun(cls) -> "Trace":
         """Return a fresh one."""
         # Ids must differ, not be unpredictable.
-        return cls(f"{random.getrandbits(128) or 1:032x}", f"{random.getrandbits(64) or 1:016x}")
+        return cls(f"{random.getrandbits(128) or 1:032x}", f"{random.getrandbits(64) or 1:016x}")  # nosec B311 # ids that differ, not secrets
 
     def metadata(self) -> Metadata:
         """Return what carries it."""

@@ -15,7 +15,7 @@ FIRST_BACKOFF_SECONDS = 0.5
 LONGEST_BACKOFF_SECONDS = 8.0
 ASKED_WAIT_JITTER = 0.2
 """How much longer than asked for one waits, at most, as a share of the wait."""
-FIRST_TOKEN_REASON = "timeout_first_token"  # noqa: S105 - a reason word
+FIRST_TOKEN_REASON = "timeout_first_token"  # noqa: S105 - a reason word  # nosec B105 # as the rule before
 MOST_ATTEMPTS = 5
 
 
