@@ -1,10 +1,10 @@
 """A gRPC server that listens again when gRPC has ended it.
 
-    listening --a path that is not UTF-8--> ended by gRPC --within a moment--> another one listens, calls in flight finish on the old one
+    listening --an error in gRPC--> ended by gRPC --within a moment--> another one listens, calls in flight finish on the old one
 
-grpc.aio (seen with 1.85) decodes the path of a call to a method that it does not know outside of any handler, and an error there ends the loop that takes
-calls: without this, one request of any stranger would close the port for good, with the process still alive and its health unasked. Nothing that Python can
-reach stands before that place, so the server is made anew.
+An error in the loop of grpc.aio (seen with 1.85) that takes calls ends it: without this, the port would be closed for good, with the process still alive and
+its health unasked. The one cause that is known, a path that is not UTF-8, does not get that far (`services.chassis.kept_server`), unless a later version of
+gRPC is built otherwise.
 """
 
 import asyncio

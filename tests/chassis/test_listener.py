@@ -1,20 +1,48 @@
-"""A server that gRPC ends itself: it listens again on its port, and nothing that it had begun is lost."""
+"""A server that gRPC ends itself: it listens again on its port, and nothing that it had begun is lost.
+
+Servers here leave the path of an unknown method to grpc.aio, which ends them where it is not UTF-8.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import grpc
 import pytest
 
-from services.chassis.kept_server import KeptServer, kept_server
+from services.chassis.kept_server import KeptServer, LendingCore
 from services.chassis.listener import Listener
 from tests.support.raw_http2 import ask_for
-from tests.support.scripted_rpcs import SERVICE, Context, calling, serving, stream, unary
+from tests.support.scripted_rpcs import SERVICE, Caller, Context, Method, calling, serving, stream, unary
 
 BAD_PATH = b"/\xff\xfe"
 """No UTF-8."""
 SECONDS = 20.0
+
+
+class Mortal(KeptServer):
+    """A server that a path can end."""
+
+    core = LendingCore
+
+
+def made(**methods: Method) -> grpc.aio.Server:
+    """Return such a server of these methods."""
+    server = cast("grpc.aio.Server", Mortal([], [("grpc.so_reuseport", 0)]))
+    server.add_registered_method_handlers(SERVICE, methods)
+    return server
+
+
+@asynccontextmanager
+async def listening(grace_seconds: float = 5.0, **methods: Method) -> AsyncIterator[str]:
+    """Keep a server of these methods listening; yield its address."""
+    listener = Listener(lambda: made(**methods), lambda server, port: server.add_insecure_port(f"127.0.0.1:{port}"), grace_seconds=grace_seconds)
+    port = await listener.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await listener.stop(grace_seconds)
 
 
 async def _answered(address: str) -> bytes:
@@ -29,16 +57,42 @@ async def _answered(address: str) -> bytes:
                 await asyncio.sleep(0.01)
 
 
+@asynccontextmanager
+async def _asking(address: str) -> AsyncIterator[Caller]:
+    """Open a plain channel: no health is served here."""
+    async with grpc.aio.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield Caller(channel)
+
+
 async def _echo(request: bytes, _: Context) -> bytes:
     return request
 
 
-async def test_a_path_that_is_not_utf8_closes_the_port_for_a_moment_only() -> None:
-    """GRPC ends the server because of it; another one listens on the same port, again and again."""
-    async with serving(Answer=unary(_echo)) as server:
+async def test_a_server_that_was_ended_is_away_for_a_moment_only() -> None:
+    """Another one listens on the same port, again and again."""
+    async with listening(Answer=unary(_echo)) as address:
         for _ in range(3):
-            await ask_for(server.address, BAD_PATH)
-            assert await _answered(server.address) == b"again"
+            await ask_for(address, BAD_PATH)
+            assert await _answered(address) == b"again"
+
+
+async def test_our_own_servers_are_not_ended_by_a_path() -> None:
+    """It is answered as any unknown method, time after time, while a stream of another caller on the same server goes on."""
+    finish = asyncio.Event()
+
+    async def tell(_: bytes, __: Context) -> AsyncIterator[bytes]:
+        yield b"first"
+        await finish.wait()
+        yield b"last"
+
+    async with asyncio.timeout(SECONDS), serving(Answer=unary(_echo), Tell=stream(tell)) as server, calling(server.address) as caller:
+        telling = caller.stream("Tell")
+        assert await telling.read() == b"first"
+        for _ in range(20):
+            assert b"Method not found!" in await ask_for(server.address, BAD_PATH)
+            assert await caller.unary("Answer", b"still") == b"still"
+        finish.set()
+        assert await telling.read() == b"last"
 
 
 async def test_calls_in_flight_finish() -> None:
@@ -55,13 +109,13 @@ async def test_calls_in_flight_finish() -> None:
         await finish.wait()
         yield b"last"
 
-    async with serving(Answer=unary(_echo), Wait=unary(wait), Tell=stream(tell)) as server, calling(server.address) as caller:
+    async with listening(Answer=unary(_echo), Wait=unary(wait), Tell=stream(tell)) as address, _asking(address) as caller:
         waiting = asyncio.ensure_future(caller.unary("Wait", b"begun"))
         telling = caller.stream("Tell")
         assert await telling.read() == b"first"
         await entered.wait()
-        await ask_for(server.address, BAD_PATH)
-        assert await _answered(server.address) == b"again"
+        await ask_for(address, BAD_PATH)
+        assert await _answered(address) == b"again"
         finish.set()
         assert await waiting == b"begun"
         assert await telling.read() == b"last"
@@ -81,11 +135,11 @@ async def test_the_server_stops_although_another_one_has_not_finished() -> None:
         return b""
 
     async with asyncio.timeout(SECONDS):
-        async with serving(Answer=unary(_echo), Hang=unary(hang), grace_seconds=0.1) as server, calling(server.address) as caller:
+        async with listening(0.1, Answer=unary(_echo), Hang=unary(hang)) as address, _asking(address) as caller:
             hanging = asyncio.ensure_future(caller.unary("Hang"))
             await entered.wait()
-            await ask_for(server.address, BAD_PATH)
-            assert await _answered(server.address) == b"again"
+            await ask_for(address, BAD_PATH)
+            assert await _answered(address) == b"again"
         with pytest.raises(grpc.aio.AioRpcError):
             await hanging
         await cancelled.wait()
@@ -93,9 +147,8 @@ async def test_the_server_stops_although_another_one_has_not_finished() -> None:
 
 async def test_what_is_lent_to_the_core_is_kept_until_it_is_given_back() -> None:
     """When the loop that takes calls ends, no request for a next call is thrown away: each ends when the core has answered it, and then none is left."""
-    server = kept_server([], [("grpc.so_reuseport", 0)])
-    assert isinstance(server, KeptServer)
-    server.add_registered_method_handlers(SERVICE, {"Answer": unary(_echo)})
+    server = made(Answer=unary(_echo))
+    assert isinstance(server, Mortal)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     async with asyncio.timeout(SECONDS):
@@ -117,8 +170,7 @@ async def test_a_port_that_is_taken_in_between_is_waited_for() -> None:
     refusals = 3
 
     def make() -> grpc.aio.Server:
-        server = kept_server([], [("grpc.so_reuseport", 0)])
-        server.add_registered_method_handlers(SERVICE, {"Answer": unary(_echo)})
+        server = made(Answer=unary(_echo))
         makings.append(server)
         return server
 

@@ -71,7 +71,7 @@ async def _codes(*doors: Door) -> list[str]:
     """Return how calls of three kinds end whose request is no message."""
 
     def register(server: grpc.aio.Server) -> None:
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, METHODS),))
+        server.add_registered_method_handlers(SERVICE, METHODS)
 
     async def sent() -> AsyncIterator[bytes]:
         yield NOT_UTF8

@@ -60,7 +60,7 @@ async def serving(
     )
 
     def register(server: grpc.aio.Server) -> None:
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, methods),))
+        server.add_registered_method_handlers(service, methods)
 
     async with serve(service, register, settings, telemetry or Telemetry.off()) as server:
         yield server
