@@ -6,7 +6,7 @@ UV_VENV := .cache/uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-limiter bench-overload bench-tails history fuzz audit check lint type proto proto-check docs docs-check breaking lock-check lock clean
+.PHONY: help setup demo test up bench bench-limiter bench-overload bench-tails history stack stack-check fuzz audit check lint type proto proto-check docs docs-check breaking lock-check lock clean
 
 # .venv keeps the Python it was made with until another one is asked for.
 ifneq ($(origin PYTHON),undefined)
@@ -65,6 +65,14 @@ fuzz: $(STAMP) ## Send a running gateway what strangers may send, and hold all i
 audit: $(STAMP) ## Look for dangerous code, and for known vulnerabilities of what is depended on (AUDIT=required: fail where they cannot be known)
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive services scripts bench
 	@$(BIN)/python scripts/audit.py requirements/runtime.txt requirements/dev.txt
+
+COMPOSE = $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+stack: ## Run the services, Redis, a local model and Jaeger in containers, the gateway on 127.0.0.1:50051
+	@deploy/secrets.sh
+	$(COMPOSE) up --detach --build
+
+stack-check: ## Prove on a real engine what the image and the compose file promise (STAND_INS=1 without a registry of images)
+	@deploy/verify.sh
 
 check: lint type proto-check docs-check breaking lock-check ## Everything that guards main except the tests
 
