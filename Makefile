@@ -6,7 +6,7 @@ UV_VENV := .cache/uv
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test up bench bench-limiter bench-overload bench-tails history stack stack-check fuzz audit check lint type proto proto-check docs docs-check breaking lock-check lock clean
+.PHONY: help setup demo test up tools prometheus jaeger bench bench-limiter bench-overload bench-tails history stack stack-check fuzz audit check lint type proto proto-check docs docs-check breaking lock-check lock clean
 
 # .venv keeps the Python it was made with until another one is asked for.
 ifneq ($(origin PYTHON),undefined)
@@ -39,6 +39,12 @@ up: $(STAMP) ## Run the four services on 127.0.0.1:50051-50054
 test: $(STAMP) ## Run all tests, with branch coverage
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest --cov
+
+tools: $(STAMP) ## Build Jaeger, grpc_health_probe, grpcurl and ghz at the versions of tools/versions.toml into .cache/tools, with Go
+	@$(BIN)/python scripts/tools.py
+
+prometheus: $(STAMP) ## Unpack Prometheus and promtool from a package of Debian or Ubuntu into .cache/tools
+	@$(BIN)/python scripts/tools.py prometheus
 
 bench: $(STAMP) ## Measure the main job beside a naive client
 	@$(BIN)/python -m bench
