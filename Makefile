@@ -46,6 +46,13 @@ tools: $(STAMP) ## Build Jaeger, grpc_health_probe, grpcurl and ghz at the versi
 prometheus: $(STAMP) ## Unpack Prometheus and promtool from a package of Debian or Ubuntu into .cache/tools
 	@$(BIN)/python scripts/tools.py prometheus
 
+jaeger: $(STAMP) ## Run Jaeger on loopback, with spans in memory; docs/tracing.md says what one sees
+	@$(BIN)/python scripts/tools.py jaeger
+	@echo 'Jaeger runs until Ctrl-C: OTLP on 127.0.0.1:'$${JAEGER_OTLP_GRPC_PORT:-4317}' (gRPC) and :'$${JAEGER_OTLP_HTTP_PORT:-4318}' (HTTP), its API on 127.0.0.1:'$${JAEGER_QUERY_HTTP_PORT:-16686}' (no page: it is not in the Go module).'
+	@echo 'Point the services at it:  ENSEMBLE__TELEMETRY__ENDPOINT=http://127.0.0.1:'$${JAEGER_OTLP_GRPC_PORT:-4317}' make up'
+	@echo 'Read what came:            $(BIN)/python scripts/trace_tree.py'
+	@exec .cache/tools/bin/jaeger --config tools/jaeger.yaml
+
 bench: $(STAMP) ## Measure the main job beside a naive client
 	@$(BIN)/python -m bench
 
