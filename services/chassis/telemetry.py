@@ -5,12 +5,10 @@ the SDK nor the exporter is imported and no span is made; the trace context stil
 """
 
 import asyncio
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import grpc
 from opentelemetry import trace
 from opentelemetry.metrics import Meter, NoOpMeter
 
@@ -69,21 +67,21 @@ def start_telemetry(service_name: str, settings: TelemetrySettings) -> Telemetry
     if settings.endpoint is None:
         return Telemetry.off()
     # Imported only here: they take 0.3 s and 20 MB that a service without telemetry need not spend.
-    from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
     from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415
     from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader  # noqa: PLC0415
     from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
     from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
     from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
 
-    logging.getLogger(_EXPORTER_LOGGER).addFilter(_REFUSED_ONCE)
+    from services.chassis import otlp  # noqa: PLC0415
+
+    otlp.OUTAGES.stand_before(otlp.EXPORTER_LOGGER, otlp.QUEUE_LOGGER)
     resource = Resource.create({semconv.SERVICE_NAME: f"ensemble-{service_name}"})
     insecure = not settings.endpoint.startswith("https://")
     tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-    spans = OTLPSpanExporter(endpoint=settings.endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_SECONDS)
+    spans = otlp.SpanExporter(endpoint=settings.endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_SECONDS)
     tracers.add_span_processor(BatchSpanProcessor(spans, schedule_delay_millis=SPAN_EXPORT_DELAY_MILLISECONDS))
-    metrics = OTLPMetricExporter(endpoint=settings.endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_SECONDS)
+    metrics = otlp.MetricExporter(endpoint=settings.endpoint, insecure=insecure, timeout=EXPORT_TIMEOUT_SECONDS)
     reader = PeriodicExportingMetricReader(metrics, export_interval_millis=METRIC_EXPORT_INTERVAL_MILLISECONDS)
     meters = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
     return Telemetry(
@@ -93,27 +91,6 @@ def start_telemetry(service_name: str, settings: TelemetrySettings) -> Telemetry
         capture_content=settings.capture_content,
         flush=lambda: _run_bounded(tracers.shutdown, meters.shutdown),
     )
-
-
-class _RefusedOnce(logging.Filter):
-    """Lets the complaint that a receiver does not take one kind of data through once: one for traces alone, such as Jaeger's, would fill the log."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._told: set[tuple[object, ...]] = set()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        what = record.args if isinstance(record.args, tuple) else ()
-        if grpc.StatusCode.UNIMPLEMENTED not in what:
-            return True
-        if what in self._told:
-            return False
-        self._told.add(what)
-        return True
-
-
-_EXPORTER_LOGGER = "opentelemetry.exporter.otlp.proto.grpc.exporter"
-_REFUSED_ONCE = _RefusedOnce()
 
 
 def _run_bounded(*ends: Callable[[], object]) -> None:

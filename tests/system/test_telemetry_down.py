@@ -2,12 +2,14 @@
 
 import asyncio
 import gc
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
+import pytest
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
 from opentelemetry.sdk.trace import ReadableSpan
 
@@ -80,8 +82,9 @@ def _spans_in_memory() -> int:
     return sum(isinstance(one, ReadableSpan) for one in gc.get_objects())
 
 
-async def test_jaeger_may_go_and_come_back(provider: FakeProvider) -> None:
-    """Calls are answered while it is away, and once it is back it is sent the spans of what comes then."""
+async def test_jaeger_may_go_and_come_back(provider: FakeProvider, caplog: pytest.LogCaptureFixture) -> None:
+    """Calls are answered while it is away, and once it is back it is sent the spans of what comes then; the log tells of both, once."""
+    caplog.set_level(logging.INFO)
     with Jaeger(tool("jaeger")) as jaeger:
         async with stack(provider, telemetry={"endpoint": jaeger.endpoint}) as services:
 
@@ -94,8 +97,17 @@ async def test_jaeger_may_go_and_come_back(provider: FakeProvider) -> None:
 
             await jaeger.trace(await ask(), lambda spans: len({span.service for span in spans}) == 4)
             jaeger.kill()
+            async with asyncio.timeout(60):
+                # Batch after batch, until it is noticed and for a while after.
+                while not any("does not reach" in message for message in caplog.messages):
+                    await ask()
             for _ in range(5):
                 await ask()
             await asyncio.to_thread(jaeger.start)
             # A batch that is being tried at the receiver that is gone is given up after some seconds; then the next one finds the new one.
             await jaeger.trace(await ask(), lambda spans: len({span.service for span in spans}) == 4)
+            told = [message.partition(";")[0] for message in caplog.messages if "reach" in message]
+            assert told[0] == f"telemetry does not reach {jaeger.endpoint.removeprefix('http://')}: UNAVAILABLE"
+            # Who noticed it first is who takes it back; that may be metrics, with their next batch.
+            assert told[1:] in ([], [f"telemetry reaches {jaeger.endpoint.removeprefix('http://')} again"])
+    assert not [message for message in caplog.messages if "Failed to export" in message or "Transient error" in message]
