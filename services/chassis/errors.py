@@ -112,9 +112,11 @@ class QuotaExhausted(EnsembleError):
 class Overloaded(EnsembleError):
     """This server has more to do than it can."""
 
-    def __init__(self, description: str, retry_after_seconds: float | None = None) -> None:
+    def __init__(self, description: str, retry_after_seconds: float | None = None, *, for_want_of_time: bool = False) -> None:
         super().__init__(description)
         self.retry_after_seconds = retry_after_seconds
+        self.for_want_of_time = for_want_of_time
+        """Whether one with a later deadline would not have been refused."""
 
 
 class NoQuorum(EnsembleError):

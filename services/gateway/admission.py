@@ -236,7 +236,7 @@ class Admission:
 
     def _refused_for(self, reason: Refusal) -> Overloaded:
         self._count(reason)
-        return Overloaded(_WORDS[reason], self.retry_after_seconds())
+        return Overloaded(_WORDS[reason], self.retry_after_seconds(), for_want_of_time=reason is Refusal.NO_TIME_LEFT)
 
     def _count(self, reason: Refusal) -> None:
         self._refused[reason] += 1

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from services.chassis.deadline import Deadline
-from services.chassis.errors import DeadlineSpent, EnsembleError, RemoteError
+from services.chassis.errors import DeadlineSpent, DeadlineTooShort, EnsembleError, Overloaded, RemoteError
 from services.gateway.event_log import EventLog
 from services.gateway.order import Order
 from services.gateway.results import EventT, Results, ResultT
@@ -84,8 +84,16 @@ class JoinedRun(Generic[ResultT, EventT]):
         return DeadlineSpent(RUNNING if waiter is self.starter else WAITING)
 
     def lets_run_again(self, error: EnsembleError, waiter: Waiter) -> bool:
-        """Whether an error means nothing to one who joined: it was the starter's deadline that passed, and there is time left."""
+        """Whether an error means nothing to one who joined: it was the starter's deadline that passed, or was too near, and there is time left."""
         if self.starter is waiter or waiter.deadline.expired:
             return False
-        # What is raised here is the waiter's own, even if its timer was a moment early.
-        return (isinstance(error, DeadlineSpent) and error.stage != WAITING) or (isinstance(error, RemoteError) and error.code in _SPENT)
+        match error:
+            case DeadlineSpent():
+                # What is raised here is the waiter's own, even if its timer was a moment early.
+                return error.stage != WAITING
+            case RemoteError():
+                return error.code in _SPENT
+            case Overloaded():
+                return error.for_want_of_time
+            case _:
+                return isinstance(error, DeadlineTooShort)

@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from services.chassis.errors import DeadlineSpent, DependencyUnavailable, EnsembleError, InvalidInput, QuotaExhausted, RemoteError
+from services.chassis.errors import (
+    DeadlineSpent,
+    DeadlineTooShort,
+    DependencyUnavailable,
+    EnsembleError,
+    InvalidInput,
+    Overloaded,
+    QuotaExhausted,
+    RemoteError,
+)
 from services.gateway.event_log import MOST_KEPT_BYTES
 from services.gateway.grpc_results import GrpcResults
 from services.gateway.joined_run import WAITING
@@ -286,6 +295,28 @@ def test_what_the_orchestrator_says_of_a_deadline_is_the_firsts_too(code: str, a
         assert isinstance(first, RemoteError)
         assert isinstance(other, Result) is again
         assert len(bench.runs.began) == (2 if again else 1)
+
+    run_virtual(work())
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (DeadlineTooShort("usual", recent_seconds=2.0, left_seconds=1.0), True),
+        (Overloaded("too late", 1.0, for_want_of_time=True), True),
+        (Overloaded("full", 1.0), False),
+    ],
+)
+def test_a_refusal_for_the_firsts_deadline_is_the_firsts_alone(error: EnsembleError, again: bool) -> None:
+    """Whoever joined with more time is no part of it and runs; what is refused for load is refused for everybody."""
+
+    async def work() -> None:
+        bench = Bench(errors=[error])
+        first, other = await asyncio.gather(bench.ask(order("id")), bench.ask(order("id")), return_exceptions=True)
+        assert first is error
+        assert isinstance(other, Result) is again
+        assert other is error or again
+        bench.nothing_left()
 
     run_virtual(work())
 
