@@ -17,10 +17,10 @@ from typing import Generic
 from uuid import uuid4
 
 from services.chassis.deadline import Deadline
-from services.chassis.errors import DependencyUnavailable, EnsembleError, FieldViolation, InvalidInput
+from services.chassis.errors import DeadlineSpent, DependencyUnavailable, EnsembleError, FieldViolation, InvalidInput
 from services.chassis.see_out import see_out
-from services.gateway.joined_run import JoinedRun, Waiter, noted
-from services.gateway.kept_answers import Claimed, Claims, Finished, OtherContent, StoreDown
+from services.gateway.joined_run import RUNNING, JoinedRun, Waiter, noted
+from services.gateway.kept_answers import Claimed, Claims, Finished, OtherContent, StoreDown, StoreHurried
 from services.gateway.order import Order
 from services.gateway.outage import Outage
 from services.gateway.results import EventT, Results, ResultT
@@ -159,6 +159,9 @@ class Replays(Generic[ResultT, EventT]):
         while True:
             try:
                 standing = await self._claims.claim(joined.name, joined.content, owner, within_seconds=joined.remaining())
+            except StoreHurried as hurried:
+                # The time of all who waited when it was asked is over; it says nothing to one who has come meanwhile and has more.
+                raise DeadlineSpent(RUNNING) from hurried
             except StoreDown as down:
                 self._outage.failed(down)
                 raise DependencyUnavailable("store", RETRY_SECONDS) from down

@@ -25,6 +25,7 @@ from services.gateway.memory_answers import MemoryClaims
 from services.gateway.order import Order
 from services.gateway.replays import LONGEST_PAUSE_SECONDS, Replays, name_of
 from tests.support.answer_stores import Clock
+from tests.support.remote_claims import RemoteClaims
 from tests.support.scripted_runs import Event, Result, ScriptedRuns, order, told, within
 from tests.support.virtual_time import run_virtual
 
@@ -316,6 +317,21 @@ def test_a_refusal_for_the_firsts_deadline_is_the_firsts_alone(error: EnsembleEr
         assert first is error
         assert isinstance(other, Result) is again
         assert other is error or again
+        bench.nothing_left()
+
+    run_virtual(work())
+
+
+def test_one_with_time_left_asks_a_slow_store_again() -> None:
+    """How long the claim may take is settled by those who wait when it is asked for; for them there was no time, for one who comes meanwhile there is."""
+
+    async def work() -> None:
+        claims = MemoryClaims(window_seconds=WINDOW, lease_seconds=LEASE, most_bytes=1 << 20, clock=asyncio.get_running_loop().time)
+        bench = Bench(RemoteClaims(claims=claims, way_seconds=0.01))
+        hurried, patient = await asyncio.gather(refused(bench.ask(order("id"), 0.005)), at(0.001, lambda: bench.ask(order("id"), 60.0)))
+        assert isinstance(hurried, DeadlineSpent)
+        assert patient.run_id == "id"
+        assert claims._claims == {}
         bench.nothing_left()
 
     run_virtual(work())
