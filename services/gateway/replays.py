@@ -151,7 +151,8 @@ class Replays(Generic[ResultT, EventT]):
         finally:
             self._forget(joined)
             if not settled:
-                await self._released(joined, owner)
+                # Whoever is still to be told of a failure may leave now, and the claim must not stay for that.
+                await see_out([asyncio.create_task(self._released(joined, owner), name="giving a claim up")])
 
     async def _claimed(self, joined: JoinedRun[ResultT, EventT], owner: str) -> Finished | None:
         """Wait until the run may begin, then return None; or until somebody else's is over."""

@@ -337,6 +337,24 @@ def test_one_with_time_left_asks_a_slow_store_again() -> None:
     run_virtual(work())
 
 
+def test_a_claim_is_given_up_although_its_last_caller_leaves_meanwhile() -> None:
+    """A run has failed, and before its caller is told of it he leaves: a repeat runs at once, not when the lease has ended."""
+
+    async def work() -> None:
+        claims = MemoryClaims(window_seconds=WINDOW, lease_seconds=LEASE, most_bytes=1 << 20, clock=asyncio.get_running_loop().time)
+        bench = Bench(RemoteClaims(claims=claims, way_seconds=0.1), errors=[QuotaExhausted("tenant", "too much")])
+        asking = asyncio.ensure_future(bench.ask(order("id")))
+        # The claim has taken two ways, the run a second.
+        await asyncio.sleep(1.25)
+        asking.cancel()
+        await asyncio.wait([asking])
+        assert asking.cancelled()
+        assert claims._claims == {}
+        bench.nothing_left()
+
+    run_virtual(work())
+
+
 def test_a_slow_reader_holds_nothing_up_and_misses_nothing_that_is_kept() -> None:
     """The run ends in its time; the reader finds all its events afterwards."""
 
