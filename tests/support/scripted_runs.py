@@ -47,6 +47,8 @@ class ScriptedRuns:
     """When each run began, and what was ordered."""
     ended: list[tuple[float, str]] = field(default_factory=list)
     """When each run ended, and how: "done", "failed" or "cancelled"."""
+    ended_orders: list[Order] = field(default_factory=list)
+    """What each of those was."""
     under_way: list[Order] = field(default_factory=list)
 
     async def run(self, order: Order, deadline: Deadline) -> Result:
@@ -81,6 +83,7 @@ class ScriptedRuns:
                 await asyncio.sleep(self.lingers)
             self.under_way.remove(order)
             self.ended.append((clock(), how))
+            self.ended_orders.append(order)
 
     async def _pass(self, seconds: float, deadline: Deadline) -> None:
         await asyncio.sleep(min(seconds, deadline.remaining()))
