@@ -70,6 +70,10 @@ class Listener:
             except Exception as error:  # noqa: BLE001 - whatever it is, nothing is served until it has passed; at first the old one may hold the port yet
                 _log.warning("the server cannot listen again yet (%s)", type(error).__name__)
                 await asyncio.sleep(LOOK_SECONDS)
+            except asyncio.CancelledError:
+                # Told to stop while it begins: it may listen already, and nobody knows it yet who would end it.
+                await server.stop(None)
+                raise
             else:
                 return server
 

@@ -187,3 +187,32 @@ async def test_a_port_that_is_taken_in_between_is_waited_for() -> None:
         assert len(makings) == 2 + refusals
     finally:
         await listener.stop(None)
+
+
+async def test_a_server_that_is_being_made_anew_is_stopped_too() -> None:
+    """Told to stop in the moment in which another server begins to listen, it leaves none behind that does."""
+    begun = asyncio.Event()
+    makings = 0
+
+    class Slow(KeptServer):
+        async def start(self) -> None:
+            await super().start()
+            if makings > 1:
+                begun.set()
+                await asyncio.Event().wait()
+
+    def make() -> grpc.aio.Server:
+        nonlocal makings
+        makings += 1
+        server = Slow([], [("grpc.so_reuseport", 0)])
+        server.add_registered_method_handlers(SERVICE, {"Answer": unary(_echo)})
+        return server
+
+    listener = Listener(make, lambda server, port: server.add_insecure_port(f"127.0.0.1:{port}"), grace_seconds=1.0)
+    port = await listener.start()
+    await ask_for(f"127.0.0.1:{port}", BAD_PATH)
+    async with asyncio.timeout(SECONDS):
+        await begun.wait()
+        await listener.stop(None)
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", port)
