@@ -114,7 +114,7 @@ async def serve(
     *,
     interceptors: Sequence[AroundInterceptor] = (),
 ) -> AsyncIterator[RunningServer]:
-    """Serve until left, then drain; being cancelled meanwhile ends the grace.
+    """Serve until left, then drain; being cancelled meanwhile ends the grace, but not the time that handlers get to give back what they hold.
 
     The service's own interceptors, outermost first, stand inside the tracing and the error boundary, and decide before it matters what was sent. Raises
     `CannotListenError`, or `ConfigurationError` where others could reach the server without TLS or without being known, or its certificates will not do.
@@ -175,10 +175,12 @@ async def _serving(
     finally:
         notice_seconds = settings.notice_seconds if component_health.watched else 0.0
         component_health.drain()
-        await _stop(listener, notice_seconds, settings.grace_seconds)
-        if not await calls.ended(settings.clean_up_seconds):
-            _log.warning("%s leaves %d calls that do not end", service_name, calls.count)
-        _log.info("%s stopped", service_name)
+        try:
+            await _stop(listener, notice_seconds, settings.grace_seconds)
+        finally:
+            if not await calls.ended(settings.clean_up_seconds):
+                _log.warning("%s leaves %d calls that do not end", service_name, calls.count)
+            _log.info("%s stopped", service_name)
 
 
 async def run(application: AbstractAsyncContextManager[RunningServer]) -> None:

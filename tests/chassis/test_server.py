@@ -198,6 +198,20 @@ async def test_a_drain_that_is_cancelled_ends_the_grace(hanging: Hanging) -> Non
         await hanging.cleaned_up.wait()
 
 
+async def test_a_drain_that_is_cancelled_leaves_time_to_clean_up(hanging: Hanging) -> None:
+    """The grace is over then; what handlers hold they give back all the same, over what is closed next."""
+    hanging.clean_up.clear()
+    async with leaving(hanging, grace_seconds=1000.0) as (_, _, stopping, call):
+        await asyncio.sleep(0)
+        stopping.cancel()
+        with pytest.raises(grpc.aio.AioRpcError):
+            await call
+        asyncio.get_running_loop().call_later(0.2, hanging.clean_up.set)
+        await asyncio.wait([stopping])
+        assert stopping.cancelled()
+        assert hanging.cleaned_up.is_set()
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_leaves_the_application(number: signal.Signals) -> None:
     """Once; and afterwards signals mean what they meant before."""
