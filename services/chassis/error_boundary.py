@@ -42,12 +42,17 @@ class DecodedRequests(AroundInterceptor):
 
     covers = COVERED
 
+    def __init__(self, request_seconds: float | None = None) -> None:
+        """Take how long a call's only request may take to arrive, where it is read here, once all around it let the call in; with None gRPC has read it."""
+        super().__init__()
+        self.request_seconds = request_seconds
+
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same for every method
         """Return nothing to speak of."""
         return _NOTHING
 
     def taken(self, request: Any) -> Any:
-        """Return the request. Raises `InvalidInput` for bytes that do not make one, for example with text that is not UTF-8."""
+        """Return the request. Raises `InvalidInput` where there is none, or for bytes that do not make one, for example with text that is not UTF-8."""
         if isinstance(request, Undecodable):
             raise InvalidInput(
                 [FieldViolation(field="request", description="cannot be decoded: it is another message, is cut off, or has text that is not UTF-8")]

@@ -74,6 +74,8 @@ class ServerSettings:
     """Calls that one connection may have under way; more wait at the caller's end."""
     handshake_seconds: float = 10.0
     """How long a new connection may take until it is ready for calls."""
+    request_seconds: float = 60.0
+    """How long a call's request may take to arrive, at a server that looks at callers before it reads what they send."""
 
     @classmethod
     def of_internal(cls, name: str, section: ServerSection, configuration: Configuration, listen: str | None, *, insecure: bool) -> "ServerSettings":
@@ -141,10 +143,12 @@ async def _serving(
     calls = CallsInFlight()
     tracing = ServerTracing(telemetry, calls)
     callers = [] if settings.tls is None or not settings.tls.callers else [KnownCallers(settings.tls.callers)]
+    # Whoever is refused by those is refused before his request takes memory. It costs each call a little, so where nobody is refused it is left.
+    decoded = DecodedRequests(settings.request_seconds if callers or interceptors else None)
     component_health = ComponentHealth(service_name)
 
     def make() -> grpc.aio.Server:
-        server = kept_server([tracing, ErrorBoundary(), *callers, *interceptors, DecodedRequests()], _options(settings))
+        server = kept_server([tracing, ErrorBoundary(), *callers, *interceptors, decoded], _options(settings))
         register(server)
         health_pb2_grpc.add_HealthServicer_to_server(HealthServicer(component_health), server)
         if settings.reflection:

@@ -21,8 +21,11 @@ def block(entries: list[tuple[bytes, bytes]]) -> bytes:
     return b"".join(b"\0" + bytes((len(name),)) + name + bytes((len(value),)) + value for name, value in entries)
 
 
-async def ask_for(address: str, path: bytes, *more: tuple[bytes, bytes], message: bytes = b"") -> bytes:
-    """Call a method with one message and return the frames that come back until the server has nothing more to say, says goodbye, or closes."""
+async def ask_for(address: str, path: bytes, *more: tuple[bytes, bytes], message: bytes = b"", announced: int | None = None) -> bytes:
+    """Call a method with one message and return the frames that come back until the server has nothing more to say, says goodbye, or closes.
+
+    Where a size is announced that is larger than the message, the rest of it is never sent; with 0 and no message nothing is.
+    """
     host, _, port = address.rpartition(":")
     plain = [
         (b":method", b"POST"),
@@ -34,12 +37,7 @@ async def ask_for(address: str, path: bytes, *more: tuple[bytes, bytes], message
     ]
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
-        writer.write(
-            PREFACE
-            + frame(SETTINGS, 0, 0)
-            + frame(HEADERS, END_HEADERS, 1, block([*plain, *more]))
-            + frame(DATA, END_STREAM, 1, struct.pack(">BI", 0, len(message)) + message)
-        )
+        writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, block([*plain, *more])) + _data(message, announced))
         await writer.drain()
         return await _until_the_stream_ends(reader)
     finally:
@@ -58,6 +56,14 @@ async def say_goodbye(address: str, words: bytes) -> None:
                 await reader.readuntil(b"all read")
     finally:
         await _closed(writer)
+
+
+def _data(message: bytes, announced: int | None) -> bytes:
+    if announced is None:
+        return frame(DATA, END_STREAM, 1, struct.pack(">BI", 0, len(message)) + message)
+    if not announced:
+        return frame(DATA, END_STREAM, 1)
+    return frame(DATA, 0, 1, struct.pack(">BI", 0, announced) + message)
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:
