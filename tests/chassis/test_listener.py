@@ -5,7 +5,10 @@ Servers here leave the path of an unknown method to grpc.aio, which ends them wh
 
 import asyncio
 from collections.abc import AsyncIterator
+<<<<<<< ours
 from contextlib import asynccontextmanager
+=======
+>>>>>>> theirs
 from typing import Any, cast
 
 import grpc
@@ -204,7 +207,7 @@ async def test_a_server_that_is_being_made_anew_is_stopped_too() -> None:
     def make() -> grpc.aio.Server:
         nonlocal makings
         makings += 1
-        server = Slow([], [("grpc.so_reuseport", 0)])
+        server = cast("grpc.aio.Server", Slow([], [("grpc.so_reuseport", 0)]))
         server.add_registered_method_handlers(SERVICE, {"Answer": unary(_echo)})
         return server
 
