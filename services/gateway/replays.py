@@ -179,19 +179,30 @@ class Replays(Generic[ResultT, EventT]):
             pause, waited = min(2 * pause, LONGEST_PAUSE_SECONDS), True
 
     async def _ran(self, joined: JoinedRun[ResultT, EventT], owner: str) -> ResultT:
-        """Run while the claim is renewed; where it was lost and somebody else's run is over by then, return what that one brought."""
+        """Run while the claim is renewed; where it was lost and somebody else's run is over by then, return what that one brought.
+
+        A cancellation that comes when the run has its result already is not raised: what is paid for is to be kept.
+        """
         running = noted(asyncio.create_task(self._run_told(joined), name="claimed run"))
         renewing = noted(asyncio.create_task(self._renewed(joined, owner), name="renewing a claim"))
+        cancelled: asyncio.CancelledError | None = None
         try:
             await asyncio.wait([running, renewing], return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                return running.result()
+        except asyncio.CancelledError as error:
+            cancelled = error
+        lost = renewing.done() and not running.done()
+        running.cancel()
+        renewing.cancel()
+        try:
+            await see_out([running, renewing])
+        except asyncio.CancelledError as error:
+            cancelled = error
+        if cancelled is not None and (running.cancelled() or running.exception() is not None):
+            raise cancelled
+        if lost:
             joined.told = False
             return self._results.decode(renewing.result().result)
-        finally:
-            running.cancel()
-            renewing.cancel()
-            await see_out([running, renewing])
+        return running.result()
 
     async def _run_told(self, joined: JoinedRun[ResultT, EventT]) -> ResultT:
         order, deadline = joined.starter.order, joined.starter.deadline

@@ -595,6 +595,34 @@ def test_what_is_paid_for_is_kept_before_anybody_is_told() -> None:
     run_virtual(work())
 
 
+@pytest.mark.parametrize("turns", range(8))
+def test_what_is_paid_for_is_kept_although_the_last_one_leaves_just_then(turns: int) -> None:
+    """In whichever turn of the event loop after the run's end he leaves: when he comes back, the response is there."""
+
+    async def work() -> None:
+        ended = asyncio.Event()
+
+        class Told(ScriptedRuns):
+            async def run(self, order: Order, deadline: Any) -> Result:
+                result = await super().run(order, deadline)
+                ended.set()
+                return result
+
+        bench = Bench()
+        bench.replays._runs = runs = Told()
+        asking = asyncio.ensure_future(bench.ask(order("id")))
+        await ended.wait()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        await bench.ask(order("id"))
+        assert len(runs.began) == 1
+        bench.nothing_left()
+
+    run_virtual(work())
+
+
 def test_a_stream_that_ends_without_a_result_is_the_orchestrators_failure() -> None:
     """Nobody waits for ever for what will not come."""
 

@@ -51,7 +51,7 @@ class Ending:
 callers = st.builds(
     Caller,
     comes=st.floats(0, 12, allow_nan=False).map(lambda seconds: round(seconds, 1)),
-    patience=st.sampled_from([0.5, 2.0, 4.0, 100.0, 100.0, 100.0]),
+    patience=st.sampled_from([0.5, 2.0, 4.0, RUN_SECONDS, 100.0, 100.0, 100.0]),
     deadline=st.sampled_from([1.0, 6.0, 6.0, 30.0, 60.0]),
     streamed=st.booleans(),
     content=st.sampled_from(["q", "q", "q", "another"]),
