@@ -44,6 +44,8 @@ class Caller:
     comes: float
     patience: float
     """How long until it leaves by itself."""
+    again: float | None
+    """How long after that it leaves a second time."""
     deadline: float
     streamed: bool
     tenant: str
@@ -138,14 +140,24 @@ async def _play(history: list[Caller], rules: Rules) -> Play:
     loop.set_exception_handler(lambda _, context: play.unheard.append(context))
 
     async def live(number: int, ending: Ending) -> None:
-        await asyncio.sleep(BEGIN + ending.caller.comes)
-        try:
-            async with asyncio.timeout(ending.caller.patience):
-                ending.result = await gateways[ending.caller.gateway].ask(ending.caller, number)
-        except EnsembleError as error:
-            ending.error = error
-        except TimeoutError:
-            ending.left = True
+        caller = ending.caller
+        await asyncio.sleep(BEGIN + caller.comes)
+        asking = asyncio.create_task(gateways[caller.gateway].ask(caller, number))
+        await asyncio.wait([asking], timeout=caller.patience)
+        asking.cancel()
+        if caller.again is not None:
+            # In the midst of cleaning up.
+            await asyncio.wait([asking], timeout=caller.again)
+            asking.cancel()
+        await asyncio.wait([asking])
+        ending.left = asking.cancelled()
+        if not ending.left:
+            failure = asking.exception()
+            if failure is None:
+                ending.result = asking.result()
+            else:
+                assert isinstance(failure, EnsembleError), failure
+                ending.error = failure
         ending.ended = loop.time() - BEGIN
 
     await asyncio.gather(*(live(number, ending) for number, ending in enumerate(play.endings)))
@@ -159,6 +171,7 @@ CALLERS = st.builds(
     Caller,
     comes=TENTHS,
     patience=st.sampled_from([0.5, 2.0, 3.0, 4.5, 100.0, 100.0, 100.0]),
+    again=st.sampled_from([None, None, 0.0, 0.03]),
     deadline=st.sampled_from([0.1, 1.0, 2.5, 5.0, 5.0, 30.0, 60.0]),
     streamed=st.booleans(),
     tenant=st.sampled_from(["", "a", "b"]),
@@ -209,10 +222,10 @@ def test_whatever_callers_do(history: list[Caller], rules: Rules) -> None:
 def _one_run_of_an_id_at_a_time(play: Play) -> None:
     by_name: dict[str, list[tuple[float, float]]] = {}
     for gateway in play.gateways:
-        began = {id(asked): moment for moment, asked in gateway.runs.began}
+        beginnings = {id(asked): moment for moment, asked in gateway.runs.began}
         for (ended, _), asked in zip(gateway.runs.ended, gateway.runs.ended_orders, strict=True):
             if asked.request_id:
-                by_name.setdefault(name_of(asked), []).append((began[id(asked)], ended))
+                by_name.setdefault(name_of(asked), []).append((beginnings[id(asked)], ended))
     for spans in by_name.values():
         for (_, ended), (began, _) in pairwise(sorted(spans)):
             assert ended <= began, "two runs of one id at the same time"
@@ -240,7 +253,9 @@ def _fared_truly(ending: Ending, play: Play, rules: Rules) -> None:
             assert len({one.content for one in same}) == 2
         case other:
             raise AssertionError(f"{type(other).__name__}: {other}")
-    if ending.result is not None and caller.request_id:
+    # A response that could not be kept is nobody else's.
+    unkept = {name for claims in play.remote for name in claims.unkept}
+    if ending.result is not None and caller.request_id and name_of(order(caller.request_id, tenant=caller.tenant)) not in unkept:
         responses = {
             one.result.SerializeToString()
             for one in play.endings

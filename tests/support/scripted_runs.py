@@ -79,11 +79,13 @@ class ScriptedRuns:
             how = "failed"
             raise
         finally:
-            if how == "cancelled":
-                await asyncio.sleep(self.lingers)
-            self.under_way.remove(order)
-            self.ended.append((clock(), how))
-            self.ended_orders.append(order)
+            try:
+                if how == "cancelled":
+                    await asyncio.sleep(self.lingers)
+            finally:
+                self.under_way.remove(order)
+                self.ended.append((clock(), how))
+                self.ended_orders.append(order)
 
     async def _pass(self, seconds: float, deadline: Deadline) -> None:
         await asyncio.sleep(min(seconds, deadline.remaining()))
