@@ -19,7 +19,7 @@ from services.gateway.admitted import Admitted
 from services.gateway.cached import Cached
 from services.gateway.grpc_authentication import Authentication
 from services.gateway.grpc_availability import GrpcAvailability
-from services.gateway.grpc_calls_cap import CallsCap
+from services.gateway.grpc_calls_cap import CallsCap, TenantCallsCap
 from services.gateway.grpc_results import GrpcResults
 from services.gateway.grpc_runs import GrpcRuns
 from services.gateway.kept_answers import StoreUnsuitable
@@ -99,7 +99,11 @@ async def application(
             def register(server: grpc.aio.Server) -> None:
                 gateway_service_pb2_grpc.add_GatewayServiceServicer_to_server(servicer, server)
 
-            interceptors = [CallsCap(rules.most_calls, admission.retry_after_seconds), Authentication(callers)]
+            interceptors = [
+                CallsCap(rules.most_calls, admission.retry_after_seconds),
+                Authentication(callers),
+                TenantCallsCap(rules.tenant_calls, admission.retry_after_seconds),
+            ]
             async with serve(SERVICE, register, settings.server, telemetry, interceptors=interceptors) as server:
                 server.health.set("orchestrator", False)
                 following = asyncio.create_task(follow(orchestrator, lambda ready: server.health.set("orchestrator", ready)), name="orchestrator's readiness")

@@ -1,14 +1,18 @@
 """The most calls that the gateway has under way at once, of any kind: the bound on what callers hold who wait for something else than a place.
 
 Admission bounds runs. Repeats that join a run, lists and requests that are being checked take no place, and each holds its message and a task all the same.
+
+Two bounds, one on either side of the authentication: of all calls, whoever makes them, and of one tenant's, so that no tenant keeps out the others.
 """
 
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 
 from services.chassis.errors import Overloaded
 from services.chassis.handlers import AroundInterceptor, Context
+from services.gateway.caller import current_caller
 
 
 class CallsCap(AroundInterceptor):
@@ -39,6 +43,32 @@ class CallsCap(AroundInterceptor):
         self.count -= 1
 
 
+class TenantCallsCap(AroundInterceptor):
+    """Refuses a tenant's calls beyond its own cap; stands inside the authentication, and knows no cap for callers whom nobody asked who they are."""
+
+    def __init__(self, most: int, retry_after_seconds: Callable[[], float]) -> None:
+        super().__init__()
+        self._most = most
+        self._retry_after_seconds = retry_after_seconds
+        self._counts: Counter[str] = Counter()
+
+    def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same for every method
+        """Return what counts one call for its tenant, which raises `Overloaded` where it is one too many."""
+        return _CountedForTenant(self)
+
+    def begin(self, tenant: str) -> None:
+        """Count a tenant's call. Raises `Overloaded` where there are too many."""
+        if self._counts[tenant] >= self._most:
+            raise Overloaded("the gateway is overloaded: it answers as many calls of this tenant as it may", self._retry_after_seconds())
+        self._counts[tenant] += 1
+
+    def end(self, tenant: str) -> None:
+        """Count a tenant's call no longer; one with nothing left is forgotten, since names come and go."""
+        self._counts[tenant] -= 1
+        if not self._counts[tenant]:
+            del self._counts[tenant]
+
+
 class _Counted(AbstractAsyncContextManager[None]):
     def __init__(self, cap: CallsCap) -> None:
         self._cap = cap
@@ -48,3 +78,19 @@ class _Counted(AbstractAsyncContextManager[None]):
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self._cap.end()
+
+
+class _CountedForTenant(AbstractAsyncContextManager[None]):
+    def __init__(self, cap: TenantCallsCap) -> None:
+        self._cap = cap
+        self._tenant = ""
+
+    async def __aenter__(self) -> None:
+        tenant = current_caller.get().tenant
+        if tenant:
+            self._cap.begin(tenant)
+            self._tenant = tenant
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if self._tenant:
+            self._cap.end(self._tenant)

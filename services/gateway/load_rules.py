@@ -44,3 +44,8 @@ class LoadRules:
     def tenant_queue(self) -> int:
         """How many of a tenant's runs may wait; at least 1, where any may."""
         return max(1, int(self.queue * self.tenant_share))
+
+    @property
+    def tenant_calls(self) -> int:
+        """How many calls of any kind one tenant may have under way: its share, but never fewer than it may have runs that run or wait."""
+        return min(self.most_calls, max(self.concurrency + self.tenant_queue, int(self.most_calls * self.tenant_share)))

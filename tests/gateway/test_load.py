@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any, TypeAlias
 
 import grpc
@@ -19,6 +20,8 @@ from tests.support.fake_orchestrator import FakeLimiter, FakeOrchestrator, serve
 from tests.support.gateways import calling, configured
 from tests.support.otlp_receiver import otlp_receiver
 from tests.support.rich_errors import rich
+from tests.support.tenants import bearer, entry_of
+from tests.support.tenants import configured as tenants_configured
 
 Request = gateway_service_pb2.GenerateRequest
 Stub: TypeAlias = "gateway_service_pb2_grpc.GatewayServiceAsyncStub"
@@ -235,6 +238,29 @@ async def test_calls_beyond_the_cap_are_refused_before_they_are_looked_at(orches
             words = "the gateway is overloaded: it answers as many calls as it may"
             listed = await refused_until(lambda: stub.ListProfiles(gateway_service_pb2.ListProfilesRequest()), words)
             assert isinstance(listed, gateway_service_pb2.ListProfilesResponse)
+
+
+async def test_a_tenant_that_repeats_one_request_keeps_nobody_out(orchestrator: Counting) -> None:
+    """Calls that join a run take no place, so a tenant could hold all calls there may be with one run; it has its share of them and no more."""
+    limiter = FakeLimiter()  # type: ignore[abstract]  # the RPCs it lacks answer UNIMPLEMENTED
+    tenants = {"team-a": {"keys": [entry_of("alice")]}, "team-b": {"keys": [entry_of("bob")]}}
+    load = {"deadline_check": False, "concurrency": 2, "queue": 2, "most_calls": 12, "tenant_share": 0.5}
+    words = "the gateway is overloaded: it answers as many calls of this tenant as it may"
+    async with (
+        asyncio.timeout(60),
+        serve_fakes(orchestrator, limiter) as fakes,
+        application(tenants_configured(fakes.address, tenants, load=load)) as server,
+        calling(server) as stub,
+    ):
+        repeats = [asked(stub, "run", metadata=bearer("alice"), timeout=20) for _ in range(12)]
+        ending = asyncio.as_completed([_awaited(call) for call in repeats])
+        refused = [await refusal_of(one) for one in islice(ending, 6)]
+        assert {(one.code(), one.details(), details(one)[0].reason) for one in refused} == {(grpc.StatusCode.UNAVAILABLE, words, "OVERLOADED")}
+        assert (await stub.ListProfiles(gateway_service_pb2.ListProfilesRequest(), metadata=bearer("bob"))).profiles
+        orchestrator.finish.set()
+        assert {(await one).answer for one in ending} == {"42"}
+        # Calls that have ended count no longer.
+        assert isinstance(await refused_until(lambda: asked(stub, "run", metadata=bearer("alice")), words), gateway_service_pb2.GenerateResponse)
 
 
 async def test_a_hopeless_deadline_is_refused_with_what_is_known(orchestrator: Counting) -> None:

@@ -25,3 +25,13 @@ def test_a_share_is_rounded_down_but_never_to_nothing(share: float, places: int,
     """A tenant may always have one run and one that waits."""
     rules = LoadRules(concurrency=10, queue=5, longest_wait_seconds=1.0, tenant_share=share)
     assert (rules.tenant_places, rules.tenant_queue) == (places, queue)
+
+
+@pytest.mark.parametrize(
+    ("share", "most", "calls"),
+    [(0.5, 100, 50), (0.5, 20, 12), (0.01, 100, 11), (1.0, 100, 100), (1.0, 15, 15)],
+    ids=["its share", "its runs are more", "one that waits", "all", "all there are"],
+)
+def test_a_tenant_may_have_its_share_of_calls_but_all_its_runs(share: float, most: int, calls: int) -> None:
+    """What admission lets it have is never refused by the bound on calls."""
+    assert LoadRules(concurrency=10, queue=5, longest_wait_seconds=1.0, tenant_share=share, most_calls=most).tenant_calls == calls

@@ -24,7 +24,8 @@ class GatewayLoadSection(Section):
     longest_wait_seconds: CallSeconds = Field(default=5.0, alias="longest_wait")
     """The longest a run waits for its place."""
     tenant_share: Share = 0.5
-    """The part of the queue that one tenant may fill and, while others wait, the part of the places that it may hold."""
+    """The part of the queue that one tenant may fill and, while others wait, the part of the places that it may hold; of `most_calls` too, as far as runs that
+    run or wait leave room."""
     deadline_check: bool = True
     """Refuse at once what has less time than any recent run of its profile took."""
     most_calls: Calls | None = None
