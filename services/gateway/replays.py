@@ -141,7 +141,10 @@ class Replays(Generic[ResultT, EventT]):
             finished = await self._claimed(joined, owner)
             if finished is not None:
                 settled = True
-                return self._results.decode(finished.result)
+                told = self._read(finished)
+                if told is None:
+                    raise DependencyUnavailable("store", RETRY_SECONDS)
+                return told
             result = await self._ran(joined, owner)
             # What is paid for is kept, even where the last one leaves just now: he may come back for it.
             keeping = noted(asyncio.create_task(self._kept(joined, owner, result), name="keeping a result"))
@@ -201,7 +204,7 @@ class Replays(Generic[ResultT, EventT]):
             raise cancelled
         if lost:
             joined.told = False
-            return self._results.decode(renewing.result().result)
+            return renewing.result()
         return running.result()
 
     async def _run_told(self, joined: JoinedRun[ResultT, EventT]) -> ResultT:
@@ -222,7 +225,7 @@ class Replays(Generic[ResultT, EventT]):
         joined.told = True
         return result
 
-    async def _renewed(self, joined: JoinedRun[ResultT, EventT], owner: str) -> Finished:
+    async def _renewed(self, joined: JoinedRun[ResultT, EventT], owner: str) -> ResultT:
         """Renew the claim until cancelled; return what somebody else's run brought, where it was lost to one."""
         while True:
             await asyncio.sleep(self._renewal)
@@ -233,8 +236,8 @@ class Replays(Generic[ResultT, EventT]):
                 self._outage.failed(down)
                 continue
             self._outage.answered()
-            if isinstance(standing, Finished):
-                return standing
+            if isinstance(standing, Finished) and (told := self._read(standing)) is not None:
+                return told
 
     async def _kept(self, joined: JoinedRun[ResultT, EventT], owner: str, result: ResultT) -> ResultT:
         """Keep the result before anybody is told; return the one that stands, and this one where it cannot be kept."""
@@ -247,10 +250,18 @@ class Replays(Generic[ResultT, EventT]):
             _log.warning("a response could not be kept for repeats of its request (%s)", down)
             return result
         self._outage.answered()
-        if finished.result == data:
+        if finished.result == data or (told := self._read(finished)) is None:
             return result
         joined.told = False
-        return self._results.decode(finished.result)
+        return told
+
+    def _read(self, finished: Finished) -> ResultT | None:
+        """Return what a run brought as it was kept; None where whatever stands there is no response."""
+        try:
+            return self._results.decode(finished.result)
+        except ValueError:
+            _log.error("the store of requests' ids holds what is no response of a gateway; somebody else writes there")
+            return None
 
     async def _released(self, joined: JoinedRun[ResultT, EventT], owner: str) -> None:
         try:

@@ -5,10 +5,7 @@ Servers here leave the path of an unknown method to grpc.aio, which ends them wh
 
 import asyncio
 from collections.abc import AsyncIterator
-<<<<<<< ours
 from contextlib import asynccontextmanager
-=======
->>>>>>> theirs
 from typing import Any, cast
 
 import grpc

@@ -654,3 +654,52 @@ def test_a_clock_that_stands_for_the_window() -> None:
         assert (await bench.ask(order("id"))).trace_id != first.trace_id
 
     run_virtual(work())
+
+
+class Planted(MemoryClaims):
+    """Claims to whose names somebody else writes what is no response: before a run, while it is under way, or just as it is kept."""
+
+    def __init__(self, *, at_claim: int = 0, at_finish: bool = False) -> None:
+        super().__init__(window_seconds=WINDOW, lease_seconds=LEASE, most_bytes=1 << 20, clock=asyncio.get_running_loop().time)
+        self._at_claim, self._at_finish = at_claim, at_finish
+        self._count = 0
+
+    async def claim(self, name: str, content: bytes, owner: str, *, within_seconds: float) -> Standing:
+        """Take the claim, or find what was planted."""
+        self._count += 1
+        if self._count == self._at_claim:
+            return Finished(result=b"\xff")
+        return await super().claim(name, content, owner, within_seconds=within_seconds)
+
+    async def finish(self, name: str, content: bytes, owner: str, result: bytes, *, within_seconds: float) -> Finished:
+        """Keep the result, or find what was planted."""
+        finished = await super().finish(name, content, owner, result, within_seconds=within_seconds)
+        return Finished(result=b"\xff") if self._at_finish else finished
+
+
+@pytest.mark.parametrize("how", [{"at_claim": 2}, {"at_finish": True}], ids=["while it runs", "as it is kept"])
+def test_what_is_no_response_costs_nobody_his_answer(how: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+    """The run goes on to its end and its answer is told; the log says that the store is not the gateways' alone."""
+
+    async def work() -> None:
+        bench = Bench(Planted(**how), seconds=LEASE)
+        assert (await bench.ask(order("id"))).answer
+        assert len(bench.runs.began) == 1
+        bench.nothing_left()
+
+    run_virtual(work())
+    assert "somebody else writes there" in caplog.text
+
+
+def test_what_is_no_response_is_an_outage_of_the_store(caplog: pytest.LogCaptureFixture) -> None:
+    """Nobody knows whether the request is a repeat; a bug it is not."""
+
+    async def work() -> None:
+        bench = Bench(Planted(at_claim=1))
+        error = await refused(bench.ask(order("id")))
+        assert isinstance(error, DependencyUnavailable)
+        assert (error.service, error.retry_after_seconds) == ("store", 1.0)
+        bench.nothing_left()
+
+    run_virtual(work())
+    assert "somebody else writes there" in caplog.text
