@@ -3,12 +3,11 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from google.protobuf.duration_pb2 import Duration
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
 from ensemble.v1 import limiter_service_pb2, model_state_pb2
-from services.cli.receipt_table import breaker_name, plain
+from services.cli.receipt_table import breaker_name, plain, span
 
 
 def state_view(state: limiter_service_pb2.GetStateResponse, address: str, *, said: str = "") -> Group:
@@ -99,18 +98,6 @@ def usd(micro_usd: int) -> str:
     """Return an amount in USD with as many decimals as it needs, at least two."""
     whole, fraction = divmod(abs(micro_usd), 1_000_000)
     return f"{'-' if micro_usd < 0 else ''}${whole}.{f'{fraction:06d}'.rstrip('0').ljust(2, '0')}"
-
-
-def span(duration: Duration) -> str:
-    """Return a duration as exactly as its length deserves: 4.2 s, 9m 59s, 3h 20m, 29d 4h."""
-    if duration.seconds < 60:
-        return f"{duration.seconds + duration.nanos / 1e9:.1f} s"
-    minutes, seconds = divmod(duration.seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    if days:
-        return f"{days}d {hours}h"
-    return f"{hours}h {minutes}m" if hours else f"{minutes}m {seconds}s"
 
 
 def _tenants_table(tenants: Sequence[model_state_pb2.TenantState]) -> Table:

@@ -20,10 +20,19 @@ _SOURCES = {
 
 def print_receipt(console: Console, response: gateway_service_pb2.GenerateResponse) -> None:
     """Print what each attempt did, what it cost, and how the answer came about."""
+    if response.receipt.cached:
+        console.print("Receipt", style="italic")
+        console.print(f"cached: made {span(response.receipt.cached_age)} ago for an equal request; no model was called")
+    else:
+        console.print(_calls_table(response.receipt))
+    _print_rest(console, response)
+
+
+def _calls_table(receipt: receipt_pb2.Receipt) -> Table:
     table = Table(title="Receipt", title_justify="left")
     for heading in ("call", "model", "outcome", "first text", "latency", "tokens", "cost"):
         table.add_column(heading, justify="left" if heading in {"call", "model", "outcome"} else "right", overflow="fold")
-    for call in response.receipt.calls:
+    for call in receipt.calls:
         table.add_row(
             plain(_attempt(call)),
             plain(call.model),
@@ -33,10 +42,14 @@ def print_receipt(console: Console, response: gateway_service_pb2.GenerateRespon
             tokens(call.usage),
             dollars(call.cost),
         )
-    console.print(table)
+    return table
+
+
+def _print_rest(console: Console, response: gateway_service_pb2.GenerateResponse) -> None:
     receipt = response.receipt
     times = [*(f"{stage.stage} {seconds(stage.latency)}" for stage in receipt.stages), f"the ensemble's own {seconds(receipt.overhead)}"]
-    console.print(plain(f"total {seconds(receipt.latency)} ({'; '.join(times)}), {money(receipt.cost) or 'no cost known'}"))
+    cost = money(receipt.cost) or ("nothing spent" if receipt.cached else "no cost known")
+    console.print(plain(f"total {seconds(receipt.latency)} ({'; '.join(times)}), {cost}"))
     method = _name(provenance_pb2.Method, response.provenance.method)
     console.print(plain(f"answer {method} from {', '.join(response.provenance.candidate_ids)} by {response.provenance.answer_model}"))
     if receipt.HasField("agreement"):
@@ -90,6 +103,18 @@ def _name(kind: Any, value: int) -> str:
 def seconds(duration: Duration) -> str:
     """Return a duration to the millisecond."""
     return f"{duration.seconds + duration.nanos / 1e9:.3f} s"
+
+
+def span(duration: Duration) -> str:
+    """Return a duration as exactly as its length deserves: 4.2 s, 9m 59s, 3h 20m, 29d 4h."""
+    if duration.seconds < 60:
+        return f"{duration.seconds + duration.nanos / 1e9:.1f} s"
+    minutes, rest = divmod(duration.seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return f"{days}d {hours}h"
+    return f"{hours}h {minutes}m" if hours else f"{minutes}m {rest}s"
 
 
 def tokens(usage: receipt_pb2.Usage) -> str:

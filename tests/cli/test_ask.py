@@ -159,6 +159,17 @@ async def test_the_trace_is_known_to_the_user(gateway: FakeGateway) -> None:
     assert json.loads(as_json.out)["error"]["trace_id"] == traces[2]
 
 
+async def test_a_cached_answer_is_told_to_be_one(gateway: FakeGateway) -> None:
+    """To a person with its age, to a script as the receipt has it; an answer that is not cached has no age."""
+    made = await ensemble("ask", "What?", "-g", gateway.address, "--json")
+    gateway.cached_age = Duration(seconds=5)
+    person = await ensemble("ask", "What?", "-g", gateway.address)
+    script = await ensemble("ask", "What?", "-g", gateway.address, "--json")
+    assert (person.text.strip(), "cached: made 5.0 s ago" in person.err) == (gateway.answer, True)
+    receipts = [json.loads(done.out)["receipt"] for done in (made, script)]
+    assert [(receipt["cached"], receipt.get("cached_age"), len(receipt["calls"])) for receipt in receipts] == [(False, None, 1), (True, "5s", 0)]
+
+
 async def test_an_error_is_told_in_full(gateway: FakeGateway) -> None:
     """Code, reason, fields, outcomes and the wait, in words and as JSON; the streams stay apart; forged text stays text."""
     gateway.refusal = (

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ensemble.v1 import limiter_service_pb2 as pb
 from ensemble.v1 import model_state_pb2 as states
-from services.cli.limits_table import model_line, span, state_view, tenant_line, usd
+from services.cli.limits_table import model_line, state_view, tenant_line, usd
 
 BUDGET = states.BudgetLevel(
     period="day",
@@ -134,9 +134,3 @@ def test_nothing_a_limiter_says_reaches_the_terminal_as_a_command() -> None:
 def test_dollars_are_exact(micro: int, words: str) -> None:
     """To the last micro-dollar, and never less than cents."""
     assert usd(micro) == words
-
-
-@pytest.mark.parametrize(("seconds", "words"), [(0, "0.0 s"), (59, "59.0 s"), (60, "1m 0s"), (3_600, "1h 0m"), (2_520_000, "29d 4h")])
-def test_times_are_as_exact_as_they_are_long(seconds: int, words: str) -> None:
-    """Tenths of seconds, seconds, minutes, hours."""
-    assert span(Duration(seconds=seconds)) == words

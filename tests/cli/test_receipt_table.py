@@ -8,7 +8,7 @@ from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
 from ensemble.v1 import analysis_pb2, degradation_pb2, gateway_service_pb2, outcome_pb2, permit_pb2, provenance_pb2, receipt_pb2
-from services.cli.receipt_table import breaker_name, dollars, money, plain, print_receipt, seconds, tokens
+from services.cli.receipt_table import breaker_name, dollars, money, plain, print_receipt, seconds, span, tokens
 
 
 def _printed(response: gateway_service_pb2.GenerateResponse) -> str:
@@ -56,6 +56,20 @@ def test_a_whole_receipt() -> None:
         "degraded: SOLE_SURVIVOR, TRUNCATED",
         "run r, trace none",
     ]
+
+
+def test_a_cached_answer_is_called_so() -> None:
+    """How old it is and that no model was called, instead of a table without rows; its cost is nothing, not unknown."""
+    receipt = receipt_pb2.Receipt(cached=True, cached_age=Duration(seconds=192), latency=Duration(nanos=2_000_000), overhead=Duration(nanos=2_000_000))
+    provenance = provenance_pb2.Provenance(method=provenance_pb2.METHOD_SINGLE, candidate_ids=["a"], answer_model="m")
+    assert _printed(gateway_service_pb2.GenerateResponse(run_id="r", receipt=receipt, provenance=provenance)).splitlines() == [
+        "Receipt",
+        "cached: made 3m 12s ago for an equal request; no model was called",
+        "total 0.002 s (the ensemble's own 0.002 s), nothing spent",
+        "answer SINGLE from a by m",
+        "run r, trace none",
+    ]
+    assert "cached" not in _printed(gateway_service_pb2.GenerateResponse())
 
 
 @pytest.mark.parametrize(
@@ -172,3 +186,9 @@ def test_text_of_others_is_neither_markup_nor_emoji() -> None:
 def test_durations_are_in_seconds() -> None:
     """To the millisecond."""
     assert seconds(Duration(seconds=61, nanos=1_500_000)) == "61.002 s"
+
+
+@pytest.mark.parametrize(("length", "words"), [(0, "0.0 s"), (59, "59.0 s"), (60, "1m 0s"), (3_600, "1h 0m"), (2_520_000, "29d 4h")])
+def test_times_are_as_exact_as_they_are_long(length: int, words: str) -> None:
+    """Tenths of seconds, seconds, minutes, hours."""
+    assert span(Duration(seconds=length)) == words

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import grpc
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -27,6 +28,8 @@ class FakeGateway(gateway_service_pb2_grpc.GatewayServiceServicer):
         """Candidates' texts by their ids."""
         self.deltas: list[run_event_pb2.AnswerDelta] = []
         """What a stream tells of the answer before it is whole."""
+        self.cached_age: Duration | None = None
+        """How long ago the answer was made; None where it is not cached."""
         self.models: list[gateway_service_pb2.Model] = []
         self.finishing = True
         """Whether a stream ends with the whole response."""
@@ -45,12 +48,14 @@ class FakeGateway(gateway_service_pb2_grpc.GatewayServiceServicer):
 
     def response(self) -> gateway_service_pb2.GenerateResponse:
         """Return the whole response."""
-        calls = [receipt_pb2.CallReceipt(candidate_id=name, member_id=name, model="m", outcome=outcome_pb2.OUTCOME_OK) for name in self.texts]
+        cached = self.cached_age is not None
+        called = [] if cached else list(self.texts)
+        calls = [receipt_pb2.CallReceipt(candidate_id=name, member_id=name, model="m", outcome=outcome_pb2.OUTCOME_OK) for name in called]
         return gateway_service_pb2.GenerateResponse(
             run_id="run-1",
             answer=self.answer,
             candidates=[candidate_pb2.Candidate(candidate_id=name, outcome=outcome_pb2.OUTCOME_OK, text=text) for name, text in self.texts.items()],
-            receipt=receipt_pb2.Receipt(calls=calls),
+            receipt=receipt_pb2.Receipt(calls=calls, cached=cached, cached_age=self.cached_age),
             provenance=provenance_pb2.Provenance(method=provenance_pb2.METHOD_FUSED, candidate_ids=list(self.texts), answer_model="w"),
             trace_id=self.traceparents[-1].split("-")[1],
         )
