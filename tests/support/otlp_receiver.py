@@ -63,6 +63,8 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
         self.histograms: list[ReceivedHistogram] = []
+        self.exports: list[bytes] = []
+        """Every export of spans or metrics as it came, serialized: also what is not read here."""
         self.endpoint = ""
         self._changed = asyncio.Condition()
 
@@ -73,6 +75,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         """Take a batch."""
         async with self._changed:
+            self.exports.append(request.SerializeToString())
             for resource in request.resource_spans:
                 service = _attributes(resource.resource.attributes).get("service.name", "")
                 self.spans += [_received(service, span) for scope in resource.scope_spans for span in scope.spans]
@@ -82,6 +85,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
     async def take_metrics(self, request: metrics_service_pb2.ExportMetricsServiceRequest) -> None:
         """Take a batch of metrics."""
         async with self._changed:
+            self.exports.append(request.SerializeToString())
             for resource in request.resource_metrics:
                 service = _attributes(resource.resource.attributes).get("service.name", "")
                 metrics = [metric for scope in resource.scope_metrics for metric in scope.metrics]

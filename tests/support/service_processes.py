@@ -2,6 +2,7 @@
 
 import asyncio
 import copy
+import os
 import socket
 import sys
 from collections.abc import Mapping
@@ -27,10 +28,15 @@ def _free_addresses(count: int) -> list[str]:
     return addresses
 
 
-async def started(stack: AsyncExitStack, name: str, path: Path) -> asyncio.subprocess.Process:
-    """Start a service, which ends with the stack; its log goes to a file, for a pipe that nobody reads would stop it when it is full."""
+async def started(stack: AsyncExitStack, name: str, path: Path, environ: Mapping[str, str] | None = None) -> asyncio.subprocess.Process:
+    """Start a service, with more variables where they are given; it ends with the stack.
+
+    Its log goes to a file, for a pipe that nobody reads would stop it when it is full.
+    """
     with log_of(path, name).open("ab") as log:
-        process = await asyncio.create_subprocess_exec(sys.executable, "-m", f"services.{name}", "--config", str(path), stdout=log, stderr=log)
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", f"services.{name}", "--config", str(path)), stdout=log, stderr=log, env={**os.environ, **(environ or {})}
+        )
 
     async def end() -> None:
         if process.returncode is None:
