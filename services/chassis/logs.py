@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import time
 from typing import TextIO
@@ -11,10 +12,10 @@ from services.chassis.trace_context import current_span_id, current_trace_id
 _FIELDS = ("rpc", "code", "seconds", "request_id", "where", "tenant")
 """What our own log calls may add to a line; anything else stays out."""
 _QUOTES_AFTER = {
-    # What it knows of the task, one thing a line; the task's exception with its text is among them.
-    "asyncio": "\n",
+    # A callback's arguments; and on further lines what it knows of the task, the task's exception with its text among it.
+    "asyncio": re.compile(r"[(\n]"),
     # The value of a header that is not UTF-8, which may be a key.
-    "grpc._cython.cygrpc": " on b",
+    "grpc._cython.cygrpc": re.compile(r" on b"),
 }
 """After what text a library's log tells things that may have come from a caller, by its logger."""
 
@@ -63,4 +64,4 @@ def set_up_logs(stream: TextIO | None = None, *, level: int = logging.INFO) -> N
 def _message(record: logging.LogRecord) -> str:
     message = record.getMessage()
     end = _QUOTES_AFTER.get(record.name)
-    return message if end is None else message.partition(end)[0]
+    return message if end is None else end.split(message, maxsplit=1)[0]
