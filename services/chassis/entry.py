@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Protocol
 
+from services.chassis.bugs import tell_bugs
 from services.chassis.configuration import Configuration, ConfigurationError, configuration_file, load_configuration
 from services.chassis.logs import set_up_logs
 from services.chassis.reloading import ConfigurationSource
@@ -49,6 +50,7 @@ def main(
     parser.add_argument("--insecure", action="store_true", help="listen where others can reach it also without TLS and authentication")
     options = parser.parse_args(arguments)
     set_up_logs()
+    tell_bugs()
     try:
         configuration = load_configuration(options.config)
         if rereading is not None:

@@ -5,20 +5,18 @@ What does not come this far: a message beyond the server's limit in bytes is ref
 
 import logging
 from contextlib import AbstractAsyncContextManager, nullcontext
-from pathlib import PurePath
-from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
 import grpc
 
+from services.chassis.bugs import place_of
 from services.chassis.errors import EnsembleError, FieldViolation, InvalidInput
 from services.chassis.handlers import OURS, AroundInterceptor, Context, Undecodable
 from services.chassis.status import DETAILS_KEY, RpcStatus, internal_status, to_status
 
 _log = logging.getLogger(__name__)
-_PLACES = 3
 COVERED = (OURS, "/grpc.")
 """How the methods begin that are covered: our own services, health and reflection."""
 _NOTHING: AbstractAsyncContextManager[None] = nullcontext()
@@ -85,6 +83,5 @@ def _status_of(error: Exception) -> RpcStatus:
 def _bug(error: Exception) -> RpcStatus:
     request_id = uuid4().hex
     # Neither text nor arguments: they may hold a prompt or a secret. Type and place are enough to find the bug.
-    places = [f"{PurePath(frame.f_code.co_filename).name}:{line}" for frame, line in walk_tb(error.__traceback__)]
-    _log.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "where": " ".join(places[-_PLACES:])})
+    _log.error("unexpected %s", type(error).__name__, extra={"request_id": request_id, "where": place_of(error.__traceback__)})
     return internal_status(request_id)

@@ -76,6 +76,7 @@ def up(
     from collections.abc import AsyncIterator  # noqa: PLC0415 - see the top
     from contextlib import asynccontextmanager  # noqa: PLC0415 - see the top
 
+    from services.chassis.bugs import tell_bugs  # noqa: PLC0415 - see the top
     from services.chassis.configuration import configuration_file  # noqa: PLC0415 - see the top
     from services.chassis.logs import set_up_logs  # noqa: PLC0415 - see the top
     from services.chassis.reloading import ConfigurationSource  # noqa: PLC0415 - see the top
@@ -84,6 +85,7 @@ def up(
 
     with ending():
         set_up_logs()
+        tell_bugs()
         configuration = _checked_configuration(config)
 
         @asynccontextmanager

@@ -2,6 +2,8 @@
 
 import logging
 import socket
+import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -17,11 +19,13 @@ from services.chassis.telemetry import Telemetry
 
 @pytest.fixture(autouse=True)
 def _logs_as_before() -> Iterator[None]:
-    """Put the process's logging back, which an entry point sets up for itself."""
+    """Put back the process's logging and what hears of its bugs, both of which an entry point sets up for itself."""
+    hooks = sys.excepthook, threading.excepthook, sys.unraisablehook
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     ours = {name: logging.getLogger(name).level for name in ("ensemble", "services")}
     yield
+    sys.excepthook, threading.excepthook, sys.unraisablehook = hooks
     root.handlers[:] = handlers
     root.setLevel(level)
     for name, before in ours.items():
