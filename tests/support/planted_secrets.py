@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
-from services.chassis.api_keys import new_key
+from services.chassis.api_keys import PREFIX, new_key
 
 CORE = 32
 """Characters of a secret that are random; half of them are enough to tell one, and to be found."""
-_SHORTEST = 16
+_SHORTEST = 12
+"""Characters that are enough to tell a secret."""
 _WINDOW = 24
 """Bytes of which the other forms are made. Base64 is found from any of the three places where they may begin among the bytes around them."""
 
@@ -38,7 +39,8 @@ class PlantedSecrets:
         self._forms: dict[str, tuple[tuple[str, str], ...]] = {}
         for name, form, planted in table:
             if form != "PEM":
-                self.add(name, new_key() if form == "KEY" else form.format(secrets.token_hex(CORE // 2)), planted)
+                core = new_key().removeprefix(PREFIX) if form == "KEY" else secrets.token_hex(CORE // 2)
+                self.add(name, PREFIX + core if form == "KEY" else form.format(core), planted, core)
 
     def __getitem__(self, name: str) -> str:
         return self._secrets[name].text
@@ -46,13 +48,13 @@ class PlantedSecrets:
     def __iter__(self) -> Iterator[Secret]:
         return iter(self._secrets.values())
 
-    def add(self, name: str, text: str, planted: str) -> None:
-        """Know one more secret."""
+    def add(self, name: str, text: str, planted: str, core: str = "") -> None:
+        """Know one more secret; its core is the part of it that is random, where that is not the whole."""
         if name in self._secrets:
             raise ValueError(f"there is a secret {name} already")
         self._secrets[name] = Secret(name=name, text=text, planted=planted)
         # Case is not looked at: what becomes the name of a header is written small, what becomes that of a variable in capitals.
-        self._forms[name] = tuple(dict.fromkeys((form, needle.lower()) for form, needle in _forms(text) if len(needle) >= _SHORTEST))
+        self._forms[name] = tuple(dict.fromkeys((form, needle.lower()) for form, needle in _forms(text, core or text) if len(needle) >= _SHORTEST))
 
     def add_pem(self, name: str, pem: bytes, planted: str) -> None:
         """Know the private part of a key; what begins all keys of its kind is none."""
@@ -70,10 +72,13 @@ class PlantedSecrets:
         return hits
 
 
-def _forms(text: str) -> Iterator[tuple[str, str]]:
+def _forms(text: str, core: str) -> Iterator[tuple[str, str]]:
     """Yield each form under which a secret, or half of it, may stand in a text."""
     yield "itself", text
-    half = max(len(text) // 2, _SHORTEST)
+    # Python's shortened texts end with the last thirteen characters.
+    yield "beginning", core[:_SHORTEST]
+    yield "end", core[-_SHORTEST:]
+    half = len(text) // 2
     for part, piece in (("first half", text[:half]), ("second half", text[-half:])):
         yield part, piece
         yield f"{part} in JSON", json.dumps(piece)[1:-1]
