@@ -23,6 +23,8 @@ They are plain data, raised where they are known; `services.chassis.error_table`
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from services.chassis.api_keys import without_keys
+
 
 class EnsembleError(Exception):
     """Any error that is meant for the caller; its text holds nothing secret."""
@@ -73,7 +75,8 @@ class NotFound(EnsembleError):
         hint = f"; known are {', '.join(sorted(known))}" if known else ""
         super().__init__(f"there is no {kind} of that name{hint}")
         self.kind = kind
-        self.name = name
+        # It is told to callers and shown on terminals, and a key may have been pasted where the name belongs.
+        self.name = without_keys(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
