@@ -18,9 +18,17 @@ LENGTH = len(PREFIX) + 43
 
 # The last character stands for four bits alone, so only every fourth of the alphabet can be one: no two texts are the same 32 bytes.
 _KEY = re.compile(r"ensemble_[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]")
-_ALIKE = re.compile(r"ensemble_[A-Za-z0-9_-]{32,}")
+_ALIKE = re.compile(r"ensemble_[a-z0-9_-]{32,}", re.IGNORECASE)
+# Other people's keys: those that begin as providers' do, and a long run of letters and figures that is no word.
+_OTHERS = re.compile(
+    r"(?<![a-z0-9])(?:sk|pk|rk|gsk|hf|xai|pplx|nvapi|ghp|r8)[_-][a-z0-9_-]{16,}"
+    r"|(?<![a-z0-9])(?=[a-z0-9]*[a-z])(?=(?:[a-z]*[0-9]){4})[a-z0-9]{20,}",
+    re.IGNORECASE,
+)
 HIDDEN = "ensemble_…"
 """Stands for a key in what is told to people."""
+HIDDEN_OTHER = "…"
+"""Stands for what may be somebody else's key."""
 
 
 def new_key(random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> str:
@@ -39,5 +47,10 @@ def sha256_of(key: str) -> str:
 
 
 def without_keys(text: str) -> str:
-    """Return a text with everything in it that could be a key, or most of one, hidden."""
+    """Return a text with everything in it that could be a key of ours, or most of one, hidden; whatever its case, for a variable's name has none."""
     return _ALIKE.sub(HIDDEN, text)
+
+
+def without_secrets(text: str) -> str:
+    """Return a text without keys, nor anything else that could well be a secret: not for texts whose hashes and ids are needed."""
+    return _OTHERS.sub(HIDDEN_OTHER, without_keys(text))

@@ -43,8 +43,8 @@ class ProviderSection(Section):
     """Its URL up to and without "/chat/completions", for example "https://openrouter.ai/api/v1"."""
     api_key_reference: SecretReference | None = Field(default=None, alias="api_key")
     """Where its key is; None for an endpoint that wants none."""
-    headers: Annotated[Mapping[_HeaderName, _HeaderText], UNCHANGEABLE, AS_MAPPING] = Field(default_factory=nothing)
-    """Sent with every request; shown by check-config, so none of them may carry a secret."""
+    headers: Annotated[Mapping[_HeaderName, _HeaderText], UNCHANGEABLE, AS_MAPPING] = Field(default_factory=nothing, repr=False)
+    """Sent with every request; shown by check-config, but for what looks like a secret, so none of them may carry one."""
 
     _api_key: SecretStr | None = PrivateAttr(default=None)
     _api_key_problem: str = PrivateAttr(default="")
