@@ -9,6 +9,7 @@ A setting that is text takes the variable as it stands; anything else is read as
 
 from collections.abc import Iterator, Mapping
 
+from services.chassis.api_keys import without_secrets
 from services.chassis.configuration.document import read_document
 from services.chassis.configuration.merge import Layer, merge
 from services.chassis.configuration.problems import Problem, written_path
@@ -24,19 +25,20 @@ def environment_layers(environ: Mapping[str, str], below: Mapping[str, object]) 
     taken: dict[tuple[str, ...], str] = {}
     for variable, steps in sorted(_variables(environ), key=lambda each: (len(each[1]), each[0])):
         path, ambiguous = _path(steps, below)
+        shown = PREFIX + without_secrets(variable.removeprefix(PREFIX))
         if ambiguous:
-            problems.append(Problem(path=written_path(path), message=ambiguous, source=variable))
+            problems.append(Problem(path=written_path(path), message=ambiguous, source=shown))
         elif "" in path:
-            problems.append(Problem(path="", message="must be ENSEMBLE__SECTION__KEY", source=variable))
+            problems.append(Problem(path="", message="must be ENSEMBLE__SECTION__KEY", source=shown))
         elif path in taken:
-            problems.append(Problem(path=written_path(path), message=f"is set by {taken[path]} too", source=variable))
+            problems.append(Problem(path=written_path(path), message=f"is set by {taken[path]} too", source=shown))
         else:
-            taken[path] = variable
+            taken[path] = shown
             value, refusal = _value(environ[variable], path)
             if refusal:
-                problems.append(Problem(path=written_path(path), message=refusal, source=variable))
+                problems.append(Problem(path=written_path(path), message=refusal, source=shown))
             else:
-                layers.append(Layer(name=variable, tree=_tree(path, value)))
+                layers.append(Layer(name=shown, tree=_tree(path, value)))
                 below = merge(below, layers[-1].tree)
     return layers, problems
 

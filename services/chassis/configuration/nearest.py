@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+from services.chassis.api_keys import without_keys
+
 MOST_LISTED = 12
 """Known words listed where none is near."""
 
@@ -25,7 +27,7 @@ def hint(word: str, known: Iterable[str]) -> str:
     words = sorted(known)
     near = nearest(word, words)
     if near is not None:
-        return f'; did you mean "{near}"?'
+        return f'; did you mean "{without_keys(near)}"?'
     if not words:
         return "; there is none"
-    return f"; known are {', '.join(words[:MOST_LISTED])}{', …' if len(words) > MOST_LISTED else ''}"
+    return f"; known are {without_keys(', '.join(words[:MOST_LISTED]))}{', …' if len(words) > MOST_LISTED else ''}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from services.chassis.api_keys import without_keys
+from services.chassis.api_keys import without_secrets
 from services.chassis.configuration.nearest import hint
 from services.chassis.configuration.schema_keys import known_keys
 
@@ -74,7 +74,7 @@ class ConfigurationError(Exception):
 def written_path(path: Path) -> str:
     """Return a path as text; a key that is more than a plain word stands in brackets, as in 'models["gpt-4.1"].timeout'.
 
-    An API key that stands where a name should is hidden: it was pasted in the wrong place.
+    A key, or what looks like a secret, that stands where a name should is hidden: it was pasted in the wrong place.
     """
     text = ""
     for step in path:
@@ -84,7 +84,7 @@ def written_path(path: Path) -> str:
             text += f"[{json.dumps(step)}]"
         else:
             text += f".{step}" if text else step
-    return without_keys(text)
+    return without_secrets(text)
 
 
 def told(refusal: ValidationError, known: Callable[[Path], Sequence[str]] = known_keys) -> Iterator[tuple[Path, str]]:
