@@ -10,8 +10,8 @@ import signal
 import sys
 import traceback
 from base64 import b64encode, urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from pprint import pformat
 from typing import Any
@@ -28,13 +28,14 @@ from services.chassis.certificates import read_certificates
 from services.chassis.configuration import Configuration, ConfigurationError, load_configuration, render
 from services.chassis.telemetry import TelemetrySettings
 from services.cli.connection import Connection, gateway_tls, services_tls
+from services.cli.strategies import known_strategies
 from services.gateway.settings import GatewaySettings
 from services.limiter.settings import LimiterSettings
 from services.models.catalogue import Catalogue
 from services.orchestrator.settings import OrchestratorSettings
 from services.refiner.settings import RefinerSettings
 from tests.support.certificates import HERE, Authority, CertificateFolder
-from tests.support.command_line import NOWHERE, ended
+from tests.support.command_line import NOWHERE, ended, ensemble
 from tests.support.crashing_service import SERVICE as CRASHING
 from tests.support.fake_provider import Answer, FakeProvider, Hang, Raw, Reply, Reset, Status, Stream, chunk, event, http
 from tests.support.otlp_receiver import OtlpReceiver, otlp_receiver
@@ -443,7 +444,8 @@ async def test_no_secret_leaves_the_services(tmp_path: Path, provider: FakeProvi
     for pattern in ("*.log", "*/*.log"):
         written.add_files(tmp_path, pattern)
     _nothing_of(planted, written)
-    _nothing_of(planted, house.answers, but=("answer",))
+    # A profile is listed with the personas of its members.
+    _nothing_of(planted, house.answers, but=("answer", "persona"))
     # The secrets were there: the providers got their keys, the models the texts.
     assert {request.headers["authorization"] for request in provider.requests} == {f"Bearer {planted[name]}" for name in ("provider key", "other provider key")}
     assert planted.found_in({"requests": "".join(str(request.body) for request in provider.requests)}) != []
@@ -557,7 +559,8 @@ def environ(planted: PlantedSecrets, tmp_path: Path) -> dict[str, str]:
 
 def _shown(value: object, depth: int = 0) -> list[str]:
     """Return what Python shows of a value and of everything within it."""
-    shown = [repr(value), str(value), pformat(value)]
+    # A mapping is no object of ours; what holds it says what of it is shown.
+    shown = [] if isinstance(value, Mapping) else [repr(value), str(value), pformat(value)]
     if depth < 6:
         names = [name for kind in type(value).__mro__ for name in (*getattr(kind, "__slots__", ()), *getattr(value, "__dict__", {}))]
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple | set | frozenset) else ()
@@ -645,7 +648,7 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(
     file.write_text(yaml.safe_dump(_merged(_tree(tmp_path), over)), "utf-8")
     for variables in ({}, _variables(over)):
         try:
-            configuration = load_configuration(file, environ={**environ, **variables}, folder=tmp_path)
+            configuration = load_configuration(file, environ={**environ, **variables}, folder=tmp_path, strategies=known_strategies())
         except ConfigurationError as error:
             written.add("error", f"{error} {error!r} {error.problems} {pformat(error.problems)}")
             written.add("traceback", "".join(traceback.format_exception(error)))
@@ -659,3 +662,109 @@ def _variables(tree: object, path: str = "ENSEMBLE") -> dict[str, str]:
     if isinstance(tree, dict):
         return {name: text for key, value in tree.items() for name, text in _variables(value, f"{path}__{key.upper()}").items()}
     return {path: tree if isinstance(tree, str) else json.dumps(tree)} if "__" in path else {}
+
+
+# --- Commands. ---
+
+
+async def test_a_process_repeats_no_secret_of_a_wrong_configuration(tmp_path: Path, planted: PlantedSecrets, written: Written, environ: dict[str, str]) -> None:
+    """Neither does a service that does not start, nor `ensemble up`, nor check-config, which shows a right one."""
+    tree: dict[str, Any] = _tree(tmp_path)
+    right = tmp_path / "right.yaml"
+    right.write_text(yaml.safe_dump(tree), "utf-8")
+    for place in ("plain api_key", "user of a URL", "header", "tenant's bare key", "name of a setting", "unknown setting"):
+        for kind in ("provider key", "pasted key"):
+            tree = _merged(tree, _misplaced(planted[kind])[place])
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text(yaml.safe_dump(tree) + f"\n{planted['provider key']}: &{planted['pasted key']} ]", "utf-8")
+    unparsed = tmp_path / "unparsed.yaml"
+    unparsed.write_text(f"providers: {{fake: {planted['provider key']}\n  key: {planted['pasted key']}", "utf-8")
+    variables = {**environ, **_variables(_misplaced(planted["provider key"])["name of a setting"])}
+    services = [(f"services.{name}", "--config", str(path)) for name, path in zip(SERVICES, (wrong, unparsed, wrong, wrong), strict=True)]
+    commands = [("services.cli", name, "--config", str(path)) for name in ("check-config", "up") for path in (wrong, unparsed)]
+    shown = ("services.cli", "check-config", "--config", str(right))
+
+    async def run(module: str, *arguments: str, more: Mapping[str, str]) -> int | None:
+        told = await ended(
+            await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", module, *arguments),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE,
+                cwd=tmp_path,
+                env={**os.environ, **more},
+            )
+        )
+        written.add(f"{module} {arguments}", told.out)
+        written.add(f"{module} {arguments}", told.err)
+        return told.code
+
+    codes = await asyncio.gather(*(run(*command, more=variables) for command in (*services, *commands)), run(*shown, more=environ))
+    assert codes == [2] * 8 + [0]
+    assert MARKER.encode() in written.texts[f"{shown[0]} {shown[1:]}"]
+    _nothing_of(planted, written)
+
+
+async def test_no_command_repeats_a_key(tmp_path: Path, planted: PlantedSecrets, written: Written, environ: dict[str, str]) -> None:
+    """Whatever is wrong with it, with where it goes, or with the file that it is in or for; each fails, and says so."""
+    key, other = planted["alice's key"], planted["provider key"]
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": planted["prompt"]}) + "\n", "utf-8")
+    keys = tmp_path / "keys.yaml"
+    keys.write_text(f"team:\n  - {{sha256: {planted['pasted key']}}}\n{planted['pasted key']}: [{planted['pasted key']}]\n", "utf-8")
+    key_file = tmp_path / "key"
+    key_file.write_text(f"{key} {other}\n", "utf-8")
+    far = "192.0.2.1:443"
+    async with grpc_that_refuses(planted["provider's words"]) as refusing:
+        commands: list[tuple[tuple[str, ...], dict[str, str], str | None]] = [
+            (("ask", planted["prompt"], "-g", NOWHERE), environ, None),
+            (("ask", planted["prompt"], "-g", refusing, "--json", "--profile", planted["pasted key"]), environ, None),
+            (("ask", planted["prompt"], "-g", refusing, "--tls"), environ, None),
+            (("ask", planted["prompt"], "-g", far), environ, None),
+            (("ask", planted["prompt"], "-g", NOWHERE), {"ENSEMBLE_API_KEY": f"{key}\n{other}"}, None),
+            (("ask", planted["prompt"], "-g", NOWHERE, "--api-key-file", str(key_file)), {}, None),
+            (("ask", planted["prompt"], "-g", NOWHERE, "--api-key-file", key), {}, None),
+            (("batch", str(prompts), "-o", str(tmp_path / "answers.jsonl"), "-g", NOWHERE, "--attempts", "1"), environ, None),
+            (("batch", str(prompts), "-o", str(tmp_path / "others.jsonl"), "-g", refusing, "--attempts", "1", "--json"), environ, None),
+            (("models", "-g", refusing), environ, None),
+            (("keys", "hash"), {}, f"{other} {key}"),
+            (("keys", "new", "--id", key), {}, None),
+            (("keys", "new", "--id", "x", "--tenant", "team", "--file", str(keys)), {}, None),
+            (("keys", "new", "--id", "x", "--tenant", key, "--file", str(tmp_path / "new.yaml")), {}, None),
+        ]
+
+        async def run(arguments: tuple[str, ...], variables: dict[str, str], stdin: str | None) -> int | None:
+            told = await ensemble(*arguments, stdin=None if stdin is None else stdin.encode(), folder=tmp_path, environ=variables)
+            where = " ".join(arguments[:2] if arguments[0] == "keys" else arguments[:1])
+            written.add(where, told.out)
+            written.add(where, told.err)
+            return told.code
+
+        codes = [await asyncio.gather(*(run(*command) for command in commands[start : start + 5])) for start in range(0, len(commands), 5)]
+    assert all(code for group in codes for code in group), codes
+    written.add_files(tmp_path, "*s.jsonl")
+    written.texts.pop("prompts.jsonl")
+    assert b"has to be somebody else" in written.texts["ask"]
+    _nothing_of(planted, written)
+
+
+@asynccontextmanager
+async def grpc_that_refuses(words: str) -> AsyncIterator[str]:
+    """Run a server that knows no caller and answers with the metadata that it got, and with words, in what is no status of ours; yield its address."""
+
+    async def refuse(_: bytes, context: Any) -> bytes:
+        sent = ",".join(f"{key}={value}" for key, value in context.invocation_metadata())
+        await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the caller has to be somebody else", (("told", sent), ("words", words)))
+        return b""
+
+    handler = grpc.unary_unary_rpc_method_handler(refuse)
+    stream = grpc.unary_stream_rpc_method_handler(refuse)
+    methods = {"Generate": handler, "ListModels": handler, "StreamGenerate": stream}
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("ensemble.v1.GatewayService", methods),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
