@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.chassis.errors import DeadlineSpent, DeadlineTooShort, EnsembleError, InvalidInput, Overloaded, QuotaExhausted
+from services.chassis.errors import DeadlineSpent, DeadlineTooShort, DependencyUnavailable, EnsembleError, InvalidInput, Overloaded, QuotaExhausted
 from services.chassis.telemetry import Telemetry
 from services.gateway.admission import Admission
 from services.gateway.admission_metrics import AdmissionMetrics
@@ -80,6 +80,8 @@ class Rules:
     known: bool
     """Whether there are recent runs to hold deadlines against."""
     failing: list[bool]
+    down: list[bool]
+    """Whether the store of claims is down for each of so many questions."""
 
 
 class Gateway:
@@ -134,7 +136,7 @@ async def _play(history: list[Caller], rules: Rules) -> Play:
     loop = asyncio.get_running_loop()
     claims = MemoryClaims(window_seconds=WINDOW, lease_seconds=LEASE, most_bytes=1 << 20, clock=loop.time)
     entries = MemoryEntries(most_bytes=1 << 20, clock=loop.time)
-    remote = [RemoteClaims(claims=claims, way_seconds=rules.way_seconds) for _ in range(GATEWAYS)]
+    remote = [RemoteClaims(claims=claims, way_seconds=rules.way_seconds, down=list(rules.down)) for _ in range(GATEWAYS)]
     gateways = [Gateway(rules, one, entries) for one in remote]
     play = Play(endings=[Ending(caller=one) for one in history], gateways=gateways, claims=claims, remote=remote)
     loop.set_exception_handler(lambda _, context: play.unheard.append(context))
@@ -189,6 +191,7 @@ RULES = st.builds(
     lingers=st.sampled_from([0.0, 0.0, 0.05]),
     known=st.booleans(),
     failing=st.lists(st.booleans(), max_size=3),
+    down=st.just([]) | st.lists(st.booleans(), max_size=12),
 )
 
 
@@ -244,6 +247,8 @@ def _fared_truly(ending: Ending, play: Play, rules: Rules) -> None:
             assert abs(too_short.left_seconds - (caller.deadline - lasted)) <= 4 * rules.way_seconds + 0.001
         case Overloaded(for_want_of_time=True):
             assert caller.deadline - lasted <= RUN_SECONDS + 4 * rules.way_seconds + 0.001
+        case DependencyUnavailable():
+            assert any(rules.down)
         case Overloaded() | None:
             pass
         case QuotaExhausted():
