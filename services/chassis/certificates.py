@@ -81,6 +81,17 @@ def read_certificates(files: CertificateFiles) -> Certificates:
     raise CertificatesUnusable(f"{files.section}.certificate", "the files change while they are read")
 
 
+def share_an_authority(one: CertificateFiles, other: CertificateFiles) -> bool:
+    """Whether any authority is believed in both; blocks. Raises `CertificatesUnusable`."""
+    return not _authorities(one).isdisjoint(_authorities(other))
+
+
+def _authorities(files: CertificateFiles) -> frozenset[bytes]:
+    content = _read(f"{files.section}.{files.ca_setting}", files.ca) or b""
+    # As it is encoded: the same certificate may be broken into lines in another way.
+    return frozenset(ssl.PEM_cert_to_DER_cert(block.decode("ascii")) for block in _BLOCK.findall(content))
+
+
 def _content(files: CertificateFiles) -> Certificates:
     return Certificates(
         chain=_read(f"{files.section}.certificate", files.certificate),

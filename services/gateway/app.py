@@ -1,6 +1,7 @@
 """The gateway's composition root."""
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -30,10 +31,12 @@ from services.gateway.recent_runs import RecentRuns
 from services.gateway.replays import Replays
 from services.gateway.retry_pace import RetryPace
 from services.gateway.servicer import GatewayServicer
-from services.gateway.settings import GatewaySettings
+from services.gateway.settings import GatewaySettings, callers_pass_for_services
 from services.gateway.stores import open_stores
 from services.gateway.tenancy import tenancy_of
 from services.models.catalogue import Catalogue
+
+_log = logging.getLogger(__name__)
 
 SERVICE = "ensemble.v1.GatewayService"
 ORCHESTRATOR_SERVICE = "ensemble.v1.OrchestratorService"
@@ -71,6 +74,8 @@ async def application(
     the keys file is wrong, `CannotStartError` where a store cannot be used.
     """
     settings = GatewaySettings.from_configuration(configuration, listen, insecure=insecure)
+    if callers_pass_for_services(configuration):
+        _log.warning("gateway.tls.client_ca and tls.ca share an authority, so callers may call orchestrator, limiter and refiner too; set tls.callers")
     catalogue = Catalogue.from_configuration(configuration)
     profiles = profiles_from(configuration)
     telemetry = start_telemetry("gateway", TelemetrySettings.from_configuration(configuration))

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.chassis.certificates import share_an_authority
 from services.chassis.configuration import Configuration, have_credentials
 from services.chassis.server import ServerSettings
 from services.chassis.server_tls import ServerTls
@@ -46,6 +47,12 @@ class GatewaySettings:
             most_request_bytes=section.most_request_bytes,
             lease_seconds=section.idempotency.lease_seconds,
         )
+
+
+def callers_pass_for_services(configuration: Configuration) -> bool:
+    """Whether a caller's certificate is good for orchestrator, limiter and refiner too: one authority signs for both, and nobody is named; reads the files."""
+    within, outside = configuration.tls, configuration.gateway.tls
+    return within is not None and outside is not None and not within.callers and share_an_authority(within.files, outside.files)
 
 
 def _knows_callers(configuration: Configuration) -> bool:

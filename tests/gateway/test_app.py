@@ -14,8 +14,10 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from ensemble.v1 import gateway_service_pb2
+from services.chassis.configuration import load_configuration
 from services.chassis.server import RunningServer
 from services.gateway.app import SERVICE, application
+from tests.support.certificates import HERE, Authority, CertificateFolder
 from tests.support.fake_orchestrator import FakeOrchestrator, FakeServer
 from tests.support.gateways import calling, configured
 
@@ -123,3 +125,22 @@ async def test_the_process_serves_until_it_is_told_to_stop(tmp_path: Path) -> No
         if process.returncode is None:
             process.kill()
             await process.wait()
+
+
+@pytest.mark.parametrize(
+    ("same", "named", "said"), [(True, [], True), (True, ["gateway.internal"], False), (False, [], False)], ids=["one authority", "named", "two authorities"]
+)
+async def test_an_authority_of_callers_that_is_the_services_own_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, same: bool, named: list[str], said: bool
+) -> None:
+    """With it, and nobody named, a caller's certificate is good for the services within; also where the file has the certificate among others."""
+    within, other = Authority(), Authority()
+    services = CertificateFolder.with_pair(tmp_path / "within", within.issue(*HERE), within.pem)
+    believed = other.pem + (within.pem.replace(b"\n", b"\r\n") if same else b"")
+    shown = CertificateFolder.with_pair(tmp_path / "shown", other.issue(*HERE), believed)
+    gateway = shown.section | {"client_ca": shown.section["ca"]}
+    del gateway["ca"]
+    overrides = {"tls": services.section | {"callers": named}, "gateway": {"listen": "127.0.0.1:0", "tls": gateway}}
+    async with application(load_configuration(environ={}, folder=tmp_path, overrides=overrides)):
+        pass
+    assert ("share an authority" in caplog.text) is said
