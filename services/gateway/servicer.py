@@ -1,9 +1,10 @@
 """GatewayService on the wire: messages to questions, plans to calls, results to messages. It decides nothing."""
 
+import asyncio
 import hashlib
 import math
 from collections.abc import AsyncIterator, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from itertools import islice
 
 from google.protobuf.duration_pb2 import Duration
@@ -21,7 +22,7 @@ from ensemble.v1 import (
     strategy_options_pb2,
 )
 from services.chassis.deadline import Deadline
-from services.chassis.errors import FieldViolation, InvalidInput, RemoteError
+from services.chassis.errors import DeadlineSpent, FieldViolation, InvalidInput, RemoteError
 from services.chassis.server_deadline import OVERSTATED_SHARE, deadline_of
 from services.chassis.status import with_fields_below
 from services.gateway.availability import Availability
@@ -92,7 +93,7 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
         deadline = self._deadline(context)
         asked = request.generate
         order = self._planner.order(read_question(asked), current_caller.get(), content=content_of(asked), at=_STREAMED)
-        async with aclosing(self._runs.stream(order, deadline)) as events:
+        async with _read_within(2 * deadline.remaining()), aclosing(self._runs.stream(order, deadline)) as events:
             try:
                 async for event in events:
                     yield _event(event)
@@ -146,6 +147,19 @@ class GatewayServicer(gateway_service_pb2_grpc.GatewayServiceServicer):
             cap_seconds=self._settings.deadline_cap_seconds,
             overstated_share=OVERSTATED_SHARE,
         )
+
+
+@asynccontextmanager
+async def _read_within(seconds: float) -> AsyncIterator[None]:
+    """Hold whoever reads a stream to a time: a reader who stops would hold all that the run has for as long as he likes, where his call has no deadline.
+
+    gRPC waits for him between two events, so it is the call's task that is cancelled. Raises `DeadlineSpent` where it is not gRPC that waits.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        raise DeadlineSpent("the reading of the stream") from None
 
 
 def read_question(request: gateway_service_pb2.GenerateRequest) -> Question:

@@ -19,6 +19,7 @@ from services.gateway.recent_runs import LEAST
 from tests.support.fake_orchestrator import FakeLimiter, FakeOrchestrator, serve_fakes
 from tests.support.gateways import calling, configured
 from tests.support.otlp_receiver import otlp_receiver
+from tests.support.raw_http2 import unread
 from tests.support.rich_errors import rich
 from tests.support.tenants import bearer, entry_of
 from tests.support.tenants import configured as tenants_configured
@@ -261,6 +262,25 @@ async def test_a_tenant_that_repeats_one_request_keeps_nobody_out(orchestrator: 
         assert {(await one).answer for one in ending} == {"42"}
         # Calls that have ended count no longer.
         assert isinstance(await refused_until(lambda: asked(stub, "run", metadata=bearer("alice")), words), gateway_service_pb2.GenerateResponse)
+
+
+async def test_a_reader_who_stops_gives_his_place_back(orchestrator: Counting) -> None:
+    """A call without a deadline has the gateway's own, and its reader as long again; after that nothing waits for him."""
+    orchestrator.finish.set()
+    limiter = FakeLimiter()  # type: ignore[abstract]  # the RPCs it lacks answer UNIMPLEMENTED
+    load = {"deadline_check": False, "concurrency": 1, "queue": 0}
+    request = gateway_service_pb2.StreamGenerateRequest(generate=Request(prompt="a")).SerializeToString()
+    async with (
+        asyncio.timeout(60),
+        serve_fakes(orchestrator, limiter) as fakes,
+        application(configured(fakes.address, load=load, default_deadline="500ms")) as server,
+        calling(server) as stub,
+        unread(server.address, b"/ensemble.v1.GatewayService/StreamGenerate", message=request),
+    ):
+        await orchestrator.runs.get()
+        assert (await refusal_of(asked(stub))).details() == QUEUE_FULL
+        async with asyncio.timeout(20):
+            assert isinstance(await refused_until(lambda: asked(stub), QUEUE_FULL), gateway_service_pb2.GenerateResponse)
 
 
 async def test_a_hopeless_deadline_is_refused_with_what_is_known(orchestrator: Counting) -> None:

@@ -3,10 +3,13 @@
 import asyncio
 import contextlib
 import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, SETTINGS, PING, GOAWAY = 0, 1, 4, 6, 7
 END_STREAM, END_HEADERS = 1, 4
+INITIAL_WINDOW_SIZE = 4
 SECONDS = 10.0
 """Longest time for an answer."""
 
@@ -27,19 +30,26 @@ async def ask_for(address: str, path: bytes, *more: tuple[bytes, bytes], message
     Where a size is announced that is larger than the message, the rest of it is never sent; with 0 and no message nothing is.
     """
     host, _, port = address.rpartition(":")
-    plain = [
-        (b":method", b"POST"),
-        (b":scheme", b"http"),
-        (b":path", path),
-        (b":authority", b"x"),
-        (b"content-type", b"application/grpc"),
-        (b"te", b"trailers"),
-    ]
     reader, writer = await asyncio.open_connection(host, int(port))
     try:
-        writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, block([*plain, *more])) + _data(message, announced))
+        writer.write(PREFACE + frame(SETTINGS, 0, 0) + frame(HEADERS, END_HEADERS, 1, block([*_plain(path), *more])) + _data(message, announced))
         await writer.drain()
         return await _until_the_stream_ends(reader)
+    finally:
+        await _closed(writer)
+
+
+@asynccontextmanager
+async def unread(address: str, path: bytes, *more: tuple[bytes, bytes], message: bytes) -> AsyncIterator[None]:
+    """Call a method, and take nothing of what it answers while the context is open: the window for it is closed (RFC 9113, section 6.9.2)."""
+    host, _, port = address.rpartition(":")
+    _, writer = await asyncio.open_connection(host, int(port))
+    try:
+        closed = frame(SETTINGS, 0, 0, struct.pack(">HI", INITIAL_WINDOW_SIZE, 0))
+        call = frame(HEADERS, END_HEADERS, 1, block([*_plain(path), *more]))
+        writer.write(PREFACE + closed + call + frame(DATA, END_STREAM, 1, struct.pack(">BI", 0, len(message)) + message))
+        await writer.drain()
+        yield
     finally:
         await _closed(writer)
 
@@ -56,6 +66,18 @@ async def say_goodbye(address: str, words: bytes) -> None:
                 await reader.readuntil(b"all read")
     finally:
         await _closed(writer)
+
+
+def _plain(path: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the headers that every call has."""
+    return [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", path),
+        (b":authority", b"x"),
+        (b"content-type", b"application/grpc"),
+        (b"te", b"trailers"),
+    ]
 
 
 def _data(message: bytes, announced: int | None) -> bytes:
