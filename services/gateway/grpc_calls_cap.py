@@ -2,6 +2,8 @@
 
 Admission bounds runs. Repeats that join a run, lists and requests that are being checked take no place, and each holds its message and a task all the same.
 
+A call counts until gRPC has done with it, not until its handler has: an answer that its caller does not take lies in memory until he does, or leaves.
+
 Two bounds, one on either side of the authentication: of all calls, whoever makes them, and of one tenant's, so that no tenant keeps out the others.
 """
 
@@ -29,7 +31,7 @@ class CallsCap(AroundInterceptor):
 
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same for every method
         """Return what counts one call, which raises `Overloaded` where it is one too many."""
-        return _Counted(self)
+        return _Counted(self, context)
 
     def begin(self) -> None:
         """Count a call. Raises `Overloaded` where there are too many."""
@@ -54,7 +56,7 @@ class TenantCallsCap(AroundInterceptor):
 
     def around(self, method: str, context: Context) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - the same for every method
         """Return what counts one call for its tenant, which raises `Overloaded` where it is one too many."""
-        return _CountedForTenant(self)
+        return _CountedForTenant(self, context)
 
     def begin(self, tenant: str) -> None:
         """Count a tenant's call. Raises `Overloaded` where there are too many."""
@@ -70,27 +72,28 @@ class TenantCallsCap(AroundInterceptor):
 
 
 class _Counted(AbstractAsyncContextManager[None]):
-    def __init__(self, cap: CallsCap) -> None:
+    def __init__(self, cap: CallsCap, context: Context) -> None:
         self._cap = cap
+        self._context = context
 
     async def __aenter__(self) -> None:
         self._cap.begin()
+        self._context.add_done_callback(lambda _: self._cap.end())  # type: ignore[arg-type]  # The stubs want a class of their own.
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self._cap.end()
+        """Nothing is to be done before gRPC has done with the call."""
 
 
 class _CountedForTenant(AbstractAsyncContextManager[None]):
-    def __init__(self, cap: TenantCallsCap) -> None:
+    def __init__(self, cap: TenantCallsCap, context: Context) -> None:
         self._cap = cap
-        self._tenant = ""
+        self._context = context
 
     async def __aenter__(self) -> None:
         tenant = current_caller.get().tenant
         if tenant:
             self._cap.begin(tenant)
-            self._tenant = tenant
+            self._context.add_done_callback(lambda _: self._cap.end(tenant))  # type: ignore[arg-type]  # As above.
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self._tenant:
-            self._cap.end(self._tenant)
+        """Nothing is to be done before gRPC has done with the call."""

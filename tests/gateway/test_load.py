@@ -283,6 +283,19 @@ async def test_a_reader_who_stops_gives_his_place_back(orchestrator: Counting) -
             assert isinstance(await refused_until(lambda: asked(stub), QUEUE_FULL), gateway_service_pb2.GenerateResponse)
 
 
+async def test_an_answer_that_is_not_taken_counts_as_a_call(orchestrator: Counting) -> None:
+    """It takes memory; repeats of a large one that nobody reads would cost their sender nothing. Once its caller is gone others come through."""
+    orchestrator.finish.set()
+    words = "the gateway is overloaded: it answers as many calls as it may"
+    async with gateway(orchestrator, concurrency=1, queue=0, most_calls=1) as (server, stub):
+        async with unread(server.address, b"/ensemble.v1.GatewayService/Generate", message=Request(prompt="a").SerializeToString()):
+            await orchestrator.runs.get()
+            for _ in range(20):
+                assert (await refusal_of(stub.ListProfiles(gateway_service_pb2.ListProfilesRequest()))).details() == words
+        listed = await refused_until(lambda: stub.ListProfiles(gateway_service_pb2.ListProfilesRequest()), words)
+        assert isinstance(listed, gateway_service_pb2.ListProfilesResponse)
+
+
 async def test_a_hopeless_deadline_is_refused_with_what_is_known(orchestrator: Counting) -> None:
     """Nothing reaches the orchestrator, and the error says how long recent runs took; who wants no check is run."""
     orchestrator.hanging = False
