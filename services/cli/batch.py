@@ -52,8 +52,8 @@ def run_batch(batch: Batch, run: Callable[[Coroutine[Any, Any, None]], None]) ->
                 run(_through_gateway(batch, prompts, output, tally, progress))
         except KeyboardInterrupt:
             raise BatchInterrupted(tally) from None
-        except CallFailed as unreachable:
-            raise BatchStopped(tally, unreachable) from None
+        except CallFailed as failed:
+            raise BatchStopped(tally, failed) from None
         output.compact()
     if batch.as_json:
         print_json(tally.as_json())

@@ -74,8 +74,8 @@ def is_torn(line: bytes) -> bool:
 
 
 def standing_after(code: str, reason: str, *, retry_after_seconds: float | None) -> Standing:
-    """Return where a prompt stands after an error."""
-    may_help = retry_after_seconds is not None or _exit_code(code, reason) in {ExitCode.UNAVAILABLE, ExitCode.DEADLINE}
+    """Return where a prompt stands after an error; a key that was not valid is no fault of the prompt's."""
+    may_help = retry_after_seconds is not None or code == "UNAUTHENTICATED" or _exit_code(code, reason) in {ExitCode.UNAVAILABLE, ExitCode.DEADLINE}
     return Standing.RETRY if may_help else Standing.FAILED
 
 

@@ -39,7 +39,7 @@ async def ask_all(prompts: Iterator[Prompt], ask: Ask, keep: Keep, *, concurrenc
 async def ask_gateway(prompt: Prompt, client: GatewayClient, *, connection: Connection, timeout: float, patience: Patience) -> Outcome:
     """Ask one prompt, each time in a trace of its own, until it is answered or no more may be hoped for.
 
-    Raises `CallFailed` where the gateway cannot be reached: that says nothing of the prompt, and the others would fare no better.
+    Raises `CallFailed` where the gateway cannot be reached or does not know who asks: that says nothing of the prompt, and the others would fare no better.
     """
     attempts, waited = 0, 0.0
     while True:
@@ -52,7 +52,7 @@ async def ask_gateway(prompt: Prompt, client: GatewayClient, *, connection: Conn
         wait = patience.wait_seconds(failure, attempts=attempts, waited_seconds=waited)
         if wait is None:
             failed = CallFailed(failure, connection=connection, trace_id=traced.trace.trace_id)
-            if failure.code == "UNAVAILABLE" and not failure.reason:
+            if failure.code == "UNAUTHENTICATED" or (failure.code == "UNAVAILABLE" and not failure.reason):
                 raise failed
             standing = standing_after(failure.code, failure.reason, retry_after_seconds=failure.retry_after_seconds)
             return Outcome(standing=standing, told=failed.as_json())

@@ -86,7 +86,7 @@ class BatchInterrupted(CommandError):
 
 
 class BatchStopped(CommandError):
-    """The gateway cannot be reached; what was answered is kept."""
+    """The gateway cannot be reached or does not know who asks; what was answered is kept."""
 
     def __init__(self, tally: Tally, reason: CommandError) -> None:
         super().__init__(str(reason), reason.code, violations=reason.violations)

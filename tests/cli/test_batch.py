@@ -102,6 +102,20 @@ async def test_ctrl_c_cancels_what_is_under_way_and_keeps_what_is_answered(gatew
     assert kept_ids(answers) == IDS
 
 
+async def test_a_key_that_is_not_valid_stops_the_batch_and_the_right_one_goes_on(gateway: FakeBatchGateway, prompts: Path, answers: Path) -> None:
+    """Without a prompt being given up: the key says nothing of the prompts, and the others would fare no better."""
+    unknown = (grpc.StatusCode.UNAUTHENTICATED, "the key is not valid", details(reason="UNAUTHENTICATED"))
+    gateway.refusals = {f"p{number}": [unknown] for number in range(3, 8)}
+    words = _words(prompts, answers, gateway, "-c", "1")
+    done = await ensemble(*words)
+    assert (done.code, kept_ids(answers)) == (2, IDS[:3])
+    assert "the key is not valid" in done.err
+    assert "3 of 8 answered" in done.err
+    gateway.refusals = {}
+    assert (await ensemble(*words)).code == 0
+    assert kept_ids(answers) == IDS
+
+
 async def test_ctrl_c_tells_a_script_how_far_it_came(gateway: FakeBatchGateway, prompts: Path, answers: Path) -> None:
     """In the one object, beside the error."""
     code, out, err = await _stopped(_words(prompts, answers, gateway, "--json"), gateway, signal.SIGINT)

@@ -33,6 +33,7 @@ def test_a_line_is_one_line_and_says_what_was_kept() -> None:
         ("RESOURCE_EXHAUSTED", "", None, Standing.FAILED),
         ("INVALID_ARGUMENT", "INVALID_INPUT", None, Standing.FAILED),
         ("INTERNAL", "", None, Standing.FAILED),
+        ("UNAUTHENTICATED", "UNAUTHENTICATED", None, Standing.RETRY),
         ("FAILED_PRECONDITION", "NO_QUORUM", None, Standing.FAILED),
         ("FAILED_PRECONDITION", "NO_QUORUM", 1.0, Standing.RETRY),
     ],
