@@ -63,11 +63,18 @@ class Exposure:
 
 def refuse_openness(exposure: Exposure) -> None:
     """Say what to do about a server that would be open. Raises `ConfigurationError`, always."""
-    remedy = _GATEWAYS if exposure.section == "gateway" else _OTHERS
+    remedy = _gateways_remedy(exposure) if exposure.section == "gateway" else _OTHERS
     message = f"others can reach {exposure.listen}, and there is no {exposure.missing}. {remedy} {_OTHERWISE}"
     raise ConfigurationError([Problem(path=f"{exposure.section}.listen", message=message)])
 
 
-_GATEWAYS = "Set gateway.tls with certificate, key and client_ca: then callers must show a certificate that client_ca signed."
+def _gateways_remedy(exposure: Exposure) -> str:
+    return " ".join(words for words, there in ((_GATEWAYS_TLS, exposure.encrypted), (_GATEWAYS_CALLERS, exposure.authenticated)) if not there)
+
+
+_GATEWAYS_TLS = "Set gateway.tls with certificate and key."
+_GATEWAYS_CALLERS = (
+    "Let callers show who they are: give tenants API keys (tenants.NAME.keys or gateway.keys_file), or demand certificates (gateway.tls.client_ca)."
+)
 _OTHERWISE = "Or listen on 127.0.0.1; or, where the network keeps others out, start with --insecure."
 _OTHERS = "Set tls with certificate, key and ca: then callers must show a certificate that ca signed."

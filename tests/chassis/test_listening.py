@@ -68,9 +68,9 @@ def test_what_is_not_open(listen: str, encrypted: bool, authenticated: bool) -> 
 @pytest.mark.parametrize(
     ("section", "encrypted", "authenticated", "words"),
     [
-        ("gateway", False, False, ("no TLS and authentication", "Set gateway.tls with certificate, key and client_ca")),
-        ("gateway", True, False, ("no authentication", "client_ca")),
-        ("gateway", False, True, ("no TLS.", "gateway.tls")),
+        ("gateway", False, False, ("no TLS and authentication", "Set gateway.tls with certificate and key", "gateway.keys_file", "gateway.tls.client_ca")),
+        ("gateway", True, False, ("no authentication. Let callers show", "tenants.NAME.keys", "gateway.keys_file", "gateway.tls.client_ca")),
+        ("gateway", False, True, ("no TLS. Set gateway.tls with certificate and key. Or listen",)),
         ("limiter", False, False, ("no TLS and authentication", "Set tls with certificate, key and ca")),
     ],
 )

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from services.chassis.configuration import load_configuration
+from services.chassis.configuration import ConfigurationError, load_configuration
 from services.chassis.configuration.schema_keys import known_keys
-from services.chassis.listening import Exposure
+from services.chassis.listening import Exposure, refuse_openness
 from services.chassis.renewed_channel import LONGEST_CONNECTING_SECONDS
 from services.chassis.server import ServerSettings
 from services.cli.options import GatewayOptions
@@ -64,7 +64,10 @@ def test_figures_and_words_are_those_of_the_code() -> None:
     assert f"{settings.handshake_seconds:g} s until" in PAGE
     assert f"after {LONGEST_CONNECTING_SECONDS:g} s at the latest" in PAGE
     exposure = Exposure(section="gateway", listen="0.0.0.0:50051", encrypted=False, authenticated=False)
-    assert f"others can reach {exposure.listen}, and there is no {exposure.missing}." in PAGE
+    with pytest.raises(ConfigurationError) as caught:
+        refuse_openness(exposure)
+    (refusal,) = [line.partition("…")[0].strip() for line in PAGE.splitlines() if line.startswith("gateway.listen: ")]
+    assert str(caught.value).startswith(refusal)
 
 
 def test_every_option_is_on_the_page() -> None:
