@@ -137,9 +137,12 @@ def _headline(failure: RpcFailure, connection: Connection, service: str) -> str:
     words = _BY_REASON.get(failure.reason)
     if words is not None:
         return words(failure)
+    if failure.reason == "UNAUTHENTICATED":
+        return f"{failure.message}\n  {_NO_KEY if connection.api_key is None else _KEY}"
     if failure.reason or failure.code not in _GRPCS_OWN:
         return failure.message or failure.code
-    if failure.code == "UNAVAILABLE" and (hint := tls_hint(failure.message, tls=connection.tls is not None)):
+    shown = connection.tls is not None and connection.tls.certificates.chain is not None
+    if failure.code == "UNAVAILABLE" and (hint := tls_hint(failure.message, tls=connection.tls is not None, shown=shown)):
         return f"{connection.address} cannot be reached: {hint}\n  ({failure.message})"
     return _GRPCS_OWN[failure.code].format(address=connection.address, message=failure.message, service=service)
 
@@ -148,10 +151,15 @@ _BY_REASON: Mapping[str, Callable[[RpcFailure], str]] = {
     "INVALID_INPUT": lambda _: "the request is not valid",
     "QUOTA_EXHAUSTED": lambda _: "the quota does not allow it",
     "NO_QUORUM": lambda failure: f"too few models answered: {failure.metadata.get('succeeded', '?')} of {failure.metadata.get('needed', '?')} needed",
+    "NOT_ALLOWED": lambda failure: f"{failure.message}{_ALLOWED.get(failure.metadata.get('kind', ''), '')}",
     "DEADLINE_SPENT": lambda failure: f"{failure.message}; --timeout gives more time",
     "DEADLINE_TOO_SHORT": lambda failure: f"{failure.message}; --timeout gives more time",
 }
 """Where there are better words than those that came with the error."""
+
+_NO_KEY = "no key was sent: name its file with --api-key-file, or put the key into ENSEMBLE_API_KEY"
+_KEY = "the key that was sent is that of --api-key-file, else of ENSEMBLE_API_KEY; it may be mistyped or revoked, and whoever runs the gateway has another one"
+_ALLOWED = {"profile": "; `ensemble profiles` lists those it may use", "model": "; `ensemble models` lists those it may use"}
 
 _GRPCS_OWN = {
     "UNAVAILABLE": "{address} cannot be reached: {message}",

@@ -16,12 +16,18 @@ _BY_SIGN = (
 )
 _CLOSED = ("Socket closed", "Connection reset", "Broken pipe")
 _CLOSED_TLS = "it closed the connection: it may demand a client certificate (--client-certificate, --client-key) that it trusts, and none such was shown"
+_CLOSED_SHOWN = "it closed the connection: it may not trust the client certificate that it was shown; see who signed that, and whether it has expired"
 _CLOSED_PLAIN = "it closed the connection: it may speak TLS (--tls, or --ca FILE)"
 
 
-def tls_hint(message: str, *, tls: bool) -> str:
-    """Return what may be wrong with TLS, from gRPC's words for an unreachable server; empty where it is something else."""
+def tls_hint(message: str, *, tls: bool, shown: bool = False) -> str:
+    """Return what may be wrong with TLS, from gRPC's words for an unreachable server; empty where it is something else.
+
+    `shown` says that the other end was shown a client certificate.
+    """
     found = next((hint for sign, hint in _BY_SIGN if sign in message), "")
     if found or not any(sign in message for sign in _CLOSED):
         return found
-    return _CLOSED_TLS if tls else _CLOSED_PLAIN
+    if not tls:
+        return _CLOSED_PLAIN
+    return _CLOSED_SHOWN if shown else _CLOSED_TLS

@@ -4,6 +4,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
+from pydantic import SecretStr
 
 from services.cli.connection import Connection
 from services.cli.exit_codes import ExitCode
@@ -115,6 +116,25 @@ def test_a_quota_is_worth_a_wait_where_it_says_how_long() -> None:
 def test_words_for_people(failure: RpcFailure, headline: str) -> None:
     """What gRPC itself says is put into words; what a service of ours says is kept, or said better."""
     assert _lines(failure)[0] == headline
+
+
+@pytest.mark.parametrize(("key", "hint"), [(None, "no key was sent: "), (SecretStr("ensemble_x"), "the key that was sent ")])
+def test_who_is_not_known_is_told_where_a_key_comes_from(key: SecretStr | None, hint: str) -> None:
+    """The option and the variable, on a line of its own; nothing of the key."""
+    failure = RpcFailure(code="UNAUTHENTICATED", message="what the gateway says", reason="UNAUTHENTICATED")
+    lines = CallFailed(failure, connection=Connection(address="host:1", api_key=key), trace_id="t").lines()
+    said = "\n".join(lines)
+    assert lines[0].startswith("what the gateway says\n")
+    assert f"  {hint}" in said
+    assert ("--api-key-file" in said, "ENSEMBLE_API_KEY" in said, "ensemble_x" in said) == (True, True, False)
+
+
+def test_what_a_tenant_may_not_use_comes_with_what_it_may() -> None:
+    """The command that lists it; nothing where the gateway does not say what it is."""
+    for kind, command in (("profile", "`ensemble profiles`"), ("model", "`ensemble models`")):
+        failure = RpcFailure(code="PERMISSION_DENIED", message="no", reason="NOT_ALLOWED", metadata={"kind": kind})
+        assert _lines(failure)[0] == f"no; {command} lists those it may use"
+    assert _lines(RpcFailure(code="PERMISSION_DENIED", message="no", reason="NOT_ALLOWED"))[0] == "no"
 
 
 def test_outcomes_stand_on_lines_of_their_own() -> None:

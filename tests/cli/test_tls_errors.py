@@ -2,6 +2,7 @@
 
 import pytest
 
+from services.chassis.certificates import Certificates
 from services.cli.connection import ClientTls, Connection
 from services.cli.rpc_errors import CallFailed, RpcFailure
 from services.cli.tls_errors import tls_hint
@@ -34,6 +35,15 @@ def test_the_words_say_what_to_do(message: str, tls: bool, hint: str) -> None:
     assert lines[0].startswith("host:1 cannot be reached: ")
     assert message in "\n".join(lines)
     assert said in lines[0]
+
+
+def test_a_certificate_that_was_shown_is_not_asked_for() -> None:
+    """Where the other end closed the connection all the same, it does not trust that one."""
+    shown = ClientTls(certificates=Certificates(chain=b"c", key=b"k"))
+    failure = RpcFailure(code="UNAVAILABLE", message="Socket closed")
+    (line, *_) = CallFailed(failure, connection=Connection(address="host:1", tls=shown), trace_id="t").lines()
+    assert "may not trust the client certificate that it was shown" in line
+    assert "--client-certificate" not in line
 
 
 def test_a_service_s_own_words_are_not_read_for_tls() -> None:
