@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SerializerFunctionWrapHandler, WrapSerializer
 from pydantic_core import PydanticCustomError
 
+from services.chassis.api_keys import without_keys
+
 Item = TypeVar("Item")
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,59}")
@@ -39,6 +41,13 @@ def _named(name: str) -> str:
     if _NAME.fullmatch(name) is None:
         raise PydanticCustomError("name", 'must be a name: 1 to 60 of a-z, A-Z, 0-9, "-", "_" and ".", the first one a letter or figure')
     return name
+
+
+def no_key(text: str) -> str:
+    """Return a text that names something. Raises `PydanticCustomError` where it holds an API key of ours, and shows nothing of it."""
+    if without_keys(text) != text:
+        raise PydanticCustomError("key", "must not be a key: a key itself never stands in the configuration")
+    return text
 
 
 def _address(address: str) -> str:
@@ -80,7 +89,7 @@ def redis_url(url: str) -> str:
     return _url("redis", "rediss", bare=False)(url)
 
 
-Name = Annotated[str, AfterValidator(_named)]
+Name = Annotated[str, AfterValidator(_named), AfterValidator(no_key)]
 """Of a provider, model, profile or tenant."""
 Address = Annotated[str, AfterValidator(_address)]
 """Where a server listens."""

@@ -7,9 +7,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.chassis.api_keys import without_keys
 from services.chassis.configuration.models import Count, Limit, Usd
-from services.chassis.configuration.section import Listed, Name, Section
+from services.chassis.configuration.section import Listed, Name, Section, no_key
 from services.chassis.configuration.surroundings import Surroundings, known_model, known_profile
 
 DEFAULT_TENANT = "default"
@@ -20,7 +19,6 @@ Path = tuple[str | int, ...]
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HASH = "must be 64 of 0-9 and a-f, the SHA-256 of a key as `ensemble keys new` prints it; a key itself never stands in the configuration"
 _SHAPE = "must be {sha256: HASH} or {sha256: HASH, id: NAME}; a key itself never stands in the configuration"
-_NO_KEY = "must not be a key: a key itself never stands in the configuration"
 
 
 def _sha256(text: str) -> str:
@@ -30,18 +28,12 @@ def _sha256(text: str) -> str:
     return text
 
 
-def _no_key(text: str) -> str:
-    if without_keys(text) != text:
-        raise PydanticCustomError("key", "{words}", {"words": _NO_KEY})
-    return text
-
-
 class KeySection(Section):
     """An API key, of which only the hash is known here."""
 
     sha256: Annotated[str, AfterValidator(_sha256)]
     """SHA-256 of the key's whole text, in lower-case hexadecimal figures."""
-    id: Annotated[Name, AfterValidator(_no_key)] | None = None
+    id: Name | None = None
     """What people call the key, for example who holds it; it means nothing."""
 
     @model_validator(mode="before")
@@ -66,7 +58,7 @@ class TenantSection(Section):
 
     keys: Listed[KeySection] | None = None
     """Whoever shows one of these keys calls for the tenant. An empty list lets nobody in, where leaving it out says nothing."""
-    sans: Listed[Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[!-~]+$"), AfterValidator(_no_key)]] | None = None
+    sans: Listed[Annotated[str, Field(min_length=1, max_length=2048, pattern=r"^[!-~]+$"), AfterValidator(no_key)]] | None = None
     """Whoever comes with a client certificate for one of these names, and shows no key, calls for the tenant: DNS names, URIs (such as spiffe://…), e-mail and
     IP addresses, each exactly as it stands among the certificate's subject alternative names."""
     profiles: Listed[Annotated[str, AfterValidator(known_profile)]] | None = None
