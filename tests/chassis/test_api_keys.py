@@ -2,10 +2,11 @@
 
 import hashlib
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.chassis.api_keys import HIDDEN, LENGTH, PREFIX, is_key, new_key, sha256_of, without_keys
+from services.chassis.api_keys import HIDDEN, LENGTH, PREFIX, is_key, new_key, sha256_of, without_keys, without_secrets
 
 SECRETS = st.binary(min_size=32, max_size=32)
 
@@ -56,4 +57,23 @@ def test_a_key_is_hidden_wherever_it_stands(secret: bytes, before: str, after: s
     hidden = without_keys(before + key[: LENGTH - cut] + after)
     assert key[: LENGTH - cut] not in hidden
     assert HIDDEN in hidden
+    assert key.upper() not in without_keys(f"NAME_{key.upper()}")
     assert without_keys("profiles.ensemble_of_small_models.members[2]") == "profiles.ensemble_of_small_models.members[2]"
+
+
+@pytest.mark.parametrize(
+    "secret", ["sk-or-v1-0123456789abcdef0123", "sk-proj-AbCdEfGhIjKlMnOpQr", "hf_AbCdEfGhIjKlMnOpQr", "9f86d081884c7d659a2f", "AKIA0123456789ABCDEF"]
+)
+def test_what_looks_like_anybodys_secret_is_hidden(secret: str) -> None:
+    """By how it begins, or because no word has so many letters and figures in a row; of whatever case."""
+    for text in (secret, secret.upper(), secret.lower()):
+        assert without_secrets(f'providers["{text}"].kind') == 'providers["…"].kind'
+    assert without_secrets(f"sk-{secret}").endswith("…")
+
+
+@pytest.mark.parametrize(
+    "name", ["gpt-4.1-mini-2025-04-14", "meta-llama-3.1-405b-instruct-turbo", "task-force-of-small-models", "straggler_grace_seconds", "20251231235959000000"]
+)
+def test_a_name_is_no_secret(name: str) -> None:
+    """However long it is."""
+    assert without_secrets(name) == name

@@ -187,6 +187,20 @@ async def test_what_asyncio_says_of_a_lost_task_holds_no_text(stream_of_lines: i
     assert SECRET not in stream_of_lines.getvalue()
 
 
+async def test_what_asyncio_says_of_a_failed_callback_holds_no_argument(stream_of_lines: io.StringIO) -> None:
+    """Not even its two ends, which is how Python shortens a text."""
+
+    def fail(text: str) -> None:
+        raise ValueError(text)
+
+    asyncio.get_running_loop().call_soon(fail, "a secret of more than thirty characters")
+    await asyncio.sleep(0)
+    (line,) = lines(stream_of_lines)
+    assert line["exception"] == "ValueError"
+    assert line["message"].startswith("Exception in callback ")
+    assert "secret" not in line["message"]
+
+
 def test_libraries_are_heard_from_warnings_on(stream_of_lines: io.StringIO) -> None:
     """Ours from INFO on."""
     for name in ("ensemble.rpc", "services.x", "openai", "httpx2"):

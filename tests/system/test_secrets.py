@@ -483,14 +483,15 @@ async def test_a_bug_tells_its_kind_and_place_alone(tmp_path: Path, planted: Pla
         address = json.loads(line)["message"].rpartition(" ")[2]
         async with grpc.aio.insecure_channel(address) as channel:
             prompt = planted["prompt"].encode()
-            for call in (channel.unary_unary(f"/{CRASHING}/Unary"), channel.unary_stream(f"/{CRASHING}/Stream")):
+            calls: tuple[Any, ...] = (channel.unary_unary(f"/{CRASHING}/Unary"), channel.unary_stream(f"/{CRASHING}/Stream"))
+            for call in calls:
                 calling: Any = call(prompt, timeout=20)
                 with pytest.raises(grpc.aio.AioRpcError) as raised:
                     await (calling if hasattr(calling, "__await__") else _drained(calling))
                 assert raised.value.code() is grpc.StatusCode.INTERNAL
                 written.add("errors", f"{raised.value!r} {raised.value.trailing_metadata()}")
-            elsewhere: Any = channel.unary_unary(f"/{CRASHING}/Elsewhere")(b"", timeout=20)
-            assert await elsewhere == b"done"
+            elsewhere: Any = channel.unary_unary(f"/{CRASHING}/Elsewhere")
+            assert await elsewhere(b"", timeout=20) == b"done"
         process.terminate()
         told = await ended(process)
         written.add("spans and metrics", b"\n".join(receiver.exports))
@@ -564,6 +565,7 @@ def _shown(value: object, depth: int = 0) -> list[str]:
     if depth < 6:
         names = [name for kind in type(value).__mro__ for name in (*getattr(kind, "__slots__", ()), *getattr(value, "__dict__", {}))]
         inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple | set | frozenset) else ()
+        shown.append(repr(getattr(value, "__pydantic_private__", None)))
         within = [getattr(value, name, None) for name in dict.fromkeys(names) if isinstance(name, str) and not name.startswith("__")]
         shown += [
             text for one in (*inner, *within) if type(one).__module__.startswith("services") or isinstance(one, Mapping) for text in _shown(one, depth + 1)
@@ -757,8 +759,8 @@ async def grpc_that_refuses(words: str) -> AsyncIterator[str]:
         await context.abort(grpc.StatusCode.UNAUTHENTICATED, "the caller has to be somebody else", (("told", sent), ("words", words)))
         return b""
 
-    handler = grpc.unary_unary_rpc_method_handler(refuse)
-    stream = grpc.unary_stream_rpc_method_handler(refuse)
+    handler: Any = grpc.unary_unary_rpc_method_handler(refuse)
+    stream: Any = grpc.unary_stream_rpc_method_handler(refuse)
     methods = {"Generate": handler, "ListModels": handler, "StreamGenerate": stream}
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("ensemble.v1.GatewayService", methods),))

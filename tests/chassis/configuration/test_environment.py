@@ -107,6 +107,14 @@ def test_unknown_settings_are_refused_with_the_nearest(refused: Refused) -> None
     assert problem.source == "ENSEMBLE__MODELS__SMOLLM2__TIMOUT"
 
 
+def test_a_key_in_a_variables_name_is_not_repeated(refused: Refused) -> None:
+    """Neither as it stands nor as the setting that it would be; what else the name says is told."""
+    key = "ensemble_" + "A1b2" * 11
+    (problem,) = refused(environ={f"ENSEMBLE__LIMITER__{key.upper()}": "1"})
+    assert problem.source == "ENSEMBLE__LIMITER__ensemble_…"
+    assert problem.path == "limiter.ensemble_…"
+
+
 def test_a_value_that_is_not_yaml_is_refused_unrepeated(refused: Refused) -> None:
     """A value that cannot be read is told by path and variable."""
     (problem,) = refused(environ={"ENSEMBLE__GATEWAY__REFLECTION": "[tru"})

@@ -43,3 +43,10 @@ def test_a_hint_lists_no_more_than_a_line_holds() -> None:
 def test_a_hint_says_that_there_is_nothing_to_choose() -> None:
     """Without any known word the hint says so."""
     assert hint("zzz", []) == "; there is none"
+
+
+def test_a_hint_repeats_no_key() -> None:
+    """Where one was pasted in place of a name that is known by now."""
+    key = "ensemble_" + "A" * 43
+    assert hint("zzz", [key, "quick"]) == "; known are ensemble_…, quick"
+    assert hint(key[:-1], [key]) == '; did you mean "ensemble_…"?'

@@ -46,6 +46,18 @@ def test_secrets_are_masked_and_their_sources_named(load: Load) -> None:
     assert tree["providers"]["p"]["api_key"] == {"file": "missing"}
 
 
+def test_a_header_that_looks_like_a_secret_is_masked(load: Load) -> None:
+    """None may be there; other headers are shown, and the hash tells two configurations apart by either."""
+    text = "providers: {{p: {{kind: openai, base_url: 'http://x', headers: {{X-Title: mine, X-A: '{0}'}}}}}}"
+    secrets = ("Bearer abc", "basic abc", "sk-0123456789abcdef", "0123456789abcdef0123")
+    configurations = [load(text.format(secret)) for secret in secrets]
+    for configuration, secret in zip(configurations, secrets, strict=True):
+        assert yaml.safe_load(render(configuration))["providers"]["p"]["headers"] == {"X-Title": "mine", "X-A": "**********"}
+        assert secret not in repr(configuration)
+        assert configuration.providers["p"].headers["X-A"] == secret
+    assert len({configuration_hash(configuration) for configuration in configurations}) == len(secrets)
+
+
 def test_without_secrets_there_is_no_head(load: Load) -> None:
     """The embedded default has nothing to mask."""
     assert render(load()).startswith("telemetry:\n")
