@@ -13,7 +13,7 @@ import json
 import os
 import re
 import shutil
-import subprocess
+import subprocess  # nosec B404 # programs of our own, with arguments of our own
 import sys
 import time
 import tomllib
@@ -222,7 +222,7 @@ def _run(name: str, command: list[str], folder: Path) -> str:
     """Run a command and return what it says; raises ToolError with the end of it."""
     # Without C no compiler is needed, and the program runs on any libc; a go.work above this folder is not meant.
     environment = {**os.environ, "CGO_ENABLED": "0", "GOWORK": "off"}
-    result = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, check=False, capture_output=True, text=True)
+    result = subprocess.run(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, check=False, capture_output=True, text=True)  # nosec B603 # as above
     if result.returncode != 0:
         raise ToolError(f"{name}: {' '.join(command[:3])} failed:\n{(result.stdout + result.stderr)[-3000:].strip()}")
     return result.stdout
@@ -231,7 +231,8 @@ def _run(name: str, command: list[str], folder: Path) -> str:
 def _versions_told(binary: Path, arguments: Sequence[str]) -> list[str]:
     """Return the versions a program names when it is asked for its own, without a "v"; none where it is not there or does not run."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        result = subprocess.run([str(binary), *arguments], stdin=subprocess.DEVNULL, check=False, capture_output=True, text=True, timeout=60)
+        command = [str(binary), *arguments]
+        result = subprocess.run(command, stdin=subprocess.DEVNULL, check=False, capture_output=True, text=True, timeout=60)  # nosec B603 # as above
         if result.returncode == 0:
             return re.findall(r"\d+\.\d+\.\d+", result.stdout + result.stderr)
     return []

@@ -195,6 +195,8 @@ async def test_a_server_that_is_being_made_anew_is_stopped_too() -> None:
     makings = 0
 
     class Slow(KeptServer):
+        core = LendingCore
+
         async def start(self) -> None:
             await super().start()
             if makings > 1:

@@ -80,10 +80,10 @@ async def application(configuration: Configuration, *, listen: str | None = None
     if os.environ["CRASH"] == "start":
         _raise(text)
     telemetry = start_telemetry("crashing", TelemetrySettings.from_configuration(configuration))
-    handlers = grpc.method_handlers_generic_handler(SERVICE, _methods(text))
+    methods = _methods(text)
     settings = ServerSettings(listen=listen or "127.0.0.1:0", insecure=insecure, grace_seconds=1.0)
     try:
-        async with serve(SERVICE, lambda server: server.add_generic_rpc_handlers((handlers,)), settings, telemetry) as running:
+        async with serve(SERVICE, lambda server: server.add_registered_method_handlers(SERVICE, methods), settings, telemetry) as running:
             yield running
     finally:
         await telemetry.shutdown()
