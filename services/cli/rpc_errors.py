@@ -159,7 +159,7 @@ _BY_REASON: Mapping[str, Callable[[RpcFailure], str]] = {
 
 _NO_KEY = "no key was sent: name its file with --api-key-file, or put the key into ENSEMBLE_API_KEY"
 _KEY = "the key that was sent is that of --api-key-file, else of ENSEMBLE_API_KEY; it may be mistyped or revoked, and whoever runs the gateway has another one"
-_ALLOWED = {"profile": "; `ensemble profiles` lists those it may use", "model": "; `ensemble models` lists those it may use"}
+_ALLOWED: Mapping[str, str] = {"profile": "; `ensemble profiles` lists those it may use", "model": "; `ensemble models` lists those it may use"}
 
 _GRPCS_OWN = {
     "UNAVAILABLE": "{address} cannot be reached: {message}",
