@@ -57,20 +57,25 @@ class Tenancy:
 
     async def reread(self) -> None:
         """Read everything again and go by what is right."""
+        wrong = False
         async with self._reading:
             if self._source is not None:
                 try:
                     self._tenants = (await asyncio.to_thread(self._source.read)).tenants
                 except ConfigurationError as error:
+                    wrong = True
                     _log.error("the configuration is wrong, so the tenants before it stay: %s", error)
             if self._keys_path is not None:
                 try:
                     self._keys = await asyncio.to_thread(read_keys_file, self._keys_path, self._tenants)
                 except ConfigurationError as error:
+                    wrong = True
                     _log.error("the keys file is wrong, so the keys before it stay: %s", error)
             asked = self._asks
             self._apply()
-        _log.info("tenants were read again; there are %d", len(self._tenants))
+        if not wrong:
+            # After an error this would sound as if all were well.
+            _log.info("tenants were read again; there are %d", len(self._tenants))
         if asked and not self._wanted():
             _log.warning("no tenant has keys or sans any more, so nobody is let in; a gateway that asks who calls does so until it is started anew")
 

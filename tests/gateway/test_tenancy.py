@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -161,11 +162,15 @@ WRONG: dict[str, tuple[str | None, tuple[str, ...]]] = {
 async def test_a_wrong_keys_file_stops_the_start_and_changes_nothing_later(
     files: Files, caplog: pytest.LogCaptureFixture, text: str | None, told: tuple[str, ...]
 ) -> None:
-    """What is wrong is said with path and place, and no key with it; the next right one counts."""
+    """What is wrong is said with path and place, and no key with it, and nothing after it that sounds as if all were well; the next right one counts."""
 
     def spoil() -> None:
         files.keys.unlink(missing_ok=True) if text is None else files.hand_out(text)
 
+    def said(level: str) -> list[str]:
+        return [record.getMessage() for record in caplog.records if record.levelname == level]
+
+    caplog.set_level(logging.INFO, "services.gateway.tenancy")
     files.say({"a": {"keys": keys_of("alice")}, "b": {}}, keys_file="keys.yaml")
     spoil()
     with pytest.raises(ConfigurationError) as refusal:
@@ -174,13 +179,15 @@ async def test_a_wrong_keys_file_stops_the_start_and_changes_nothing_later(
     files.hand_out({"b": keys_of("bob")})
     async with followed(files) as tenancy:
         spoil()
-        await until(lambda: any(record.levelname == "ERROR" for record in caplog.records))
+        await until(lambda: bool(said("ERROR")))
         assert known(tenancy, "bob") == Caller(tenant="b")
         files.hand_out({"b": keys_of("bert")})
         await until(lambda: known(tenancy, "bert") is not None)
         assert known(tenancy, "bob") is None
-    (line,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+        await until(lambda: bool(said("INFO")))
+    (line,) = said("ERROR")
     assert "so the keys before it stay" in line
+    assert said("INFO") == ["tenants were read again; there are 2"]
     for words in told:
         assert words in line
         assert words in str(refusal.value)
