@@ -6,10 +6,35 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 from urllib.parse import quote, quote_plus
 
 from services.chassis.api_keys import PREFIX, new_key
 
+TABLE: Final = (
+    ("provider key", "sk-or-v1-{}", "variable FAKE_API_KEY"),
+    ("other provider key", "sk-proj-{}", "file of provider `filed`"),
+    ("redis password", "redis-{}", "variable REDIS_PASSWORD"),
+    ("variable of others", "aws/{}+=", "variable AWS_SECRET_ACCESS_KEY"),
+    ("alice's key", "KEY", "authorization; its hash with the tenant"),
+    ("bob's key", "KEY", "authorization; its hash in the keys file"),
+    ("stranger's key", "KEY", "authorization"),
+    ("pasted key", "KEY", "plain in the keys file, among the keys of a tenant, as a profile's name"),
+    ("misplaced credentials", "misplaced {}", "x-api-key, cookie, basic authorization, -bin metadata"),
+    ("tls key", "PEM", "tls.key"),
+    ("gateway's tls key", "PEM", "gateway.tls.key"),
+    ("prompt", 'a "prompt"\n{} für 100%', "prompt"),
+    ("system text", "<system> {} </system>", "system"),
+    ("persona", "You are {}.", "persona of a member"),
+    ("label", "label {}", "value of a label"),
+    ("name of a label", "Label {}", "name of a label that is refused"),
+    ("schema", "schema {}", "response_schema that is none, and parameters"),
+    ("answer", "the 'answer' {}\té", "answers of models"),
+    ("provider's words", "provider says {}", "bodies and headers of a provider's errors"),
+)
+"""Every kind of secret there is: name, form, and where the tests plant it."""
+MARKER: Final = "an-ordinary-name"
+"""A name that is no secret, and is expected in logs, spans and errors: what is searched is what was written."""
 CORE = 32
 """Characters of a secret that are random; half of them are enough to tell one, and to be found."""
 _SHORTEST = 12
@@ -110,3 +135,8 @@ class Written:
         """Take files, as they now are."""
         for path in sorted(folder.glob(pattern)):
             self.texts[str(path.relative_to(folder))] = path.read_bytes()
+
+
+def nothing_of(planted: PlantedSecrets, written: Written, *, but: Sequence[str] = ()) -> None:
+    """Assert that no secret was written, but for some; the error says which was, how and where."""
+    assert not (hits := planted.found_in(written.texts, but=but)), "\n".join(hits)
