@@ -184,7 +184,8 @@ async def test_up_does_not_listen_openly_either(opened: Path, provider: FakeProv
     told: Ended = await ensemble("up", "--config", str(opened))
     assert told.code == 2
     assert "limiter.listen: others can reach" in told.err
-    everywhere = configured(provider, gateway={"listen": "0.0.0.0:0"})
+    free = {name: {"listen": "127.0.0.1:0"} for name in ("orchestrator", "limiter", "refiner")}
+    everywhere = configured(provider, gateway={"listen": "0.0.0.0:0"}, **free)
     with pytest.raises(ConfigurationError, match=r"^gateway\.listen: "):
         async with running(everywhere, embedded_model=False):
             pytest.fail("it listens")
