@@ -20,7 +20,7 @@ from tests.support.service_processes import SERVICES, configured_file, started
 from tests.support.stack import MEMBERS, WRITER
 
 
-async def until(reached: Callable[[], Awaitable[bool]], seconds: float = 20.0) -> None:
+async def until(reached: Callable[[], Awaitable[bool]], seconds: float = 40.0) -> None:
     """Wait until something is so."""
     async with asyncio.timeout(seconds):
         while not await reached():
@@ -86,7 +86,7 @@ class SecretiveServices:
             provider.script(model, reply)
         for model in (*MEMBERS, WRITER):
             provider.script(model, Answer(text=self.planted["answer"]))
-        self.path, self.addresses = await configured_file(self.folder, provider, {"timeout": "1s"})
+        self.path, self.addresses = await configured_file(self.folder, provider, {"timeout": "20s"})
         tree = yaml.safe_load(self.path.read_text("utf-8"))
         (self.folder / "filed").write_text(self.planted["other provider key"] + "\n", "utf-8")
         url = provider.base_url
@@ -98,7 +98,7 @@ class SecretiveServices:
         tree["models"][WRITER]["provider"] = "filed"
         tree["tls"] = self.own.section
         tree["telemetry"] = {"endpoint": receiver.endpoint}
-        tree["limiter"]["store"] = {"kind": "redis", "url": server.url, "password": {"env": "REDIS_PASSWORD"}, "timeout": "1s"}
+        tree["limiter"]["store"] = {"kind": "redis", "url": server.url, "password": {"env": "REDIS_PASSWORD"}, "timeout": "5s"}
         tree["gateway"] |= {
             "tls": {name: self.shown.section[name] for name in ("certificate", "key")},
             "keys_file": str(self.keys_file),
@@ -141,7 +141,7 @@ class SecretiveServices:
         async def succeeds() -> bool:
             return await self.ask(timeout=10) == "OK"
 
-        await until(succeeds, 40)
+        await until(succeeds, 60)
 
     def log(self, name: str) -> str:
         """Return what a service has written so far."""

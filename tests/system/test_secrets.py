@@ -210,6 +210,7 @@ async def _outages(services: SecretiveServices, server: RedisServer, provider: F
     assert [await process.wait() for process in services.processes.values()] == [0] * 4
 
 
+@pytest.mark.timeout(300)
 async def test_no_secret_leaves_the_services(tmp_path: Path, provider: FakeProvider, planted: PlantedSecrets, written: Written) -> None:
     """Whatever happens to the four of them: nothing in their logs, in what they export, in their errors; in answers nothing but the answer."""
     async with AsyncExitStack() as stack:
