@@ -62,8 +62,9 @@ class Listener:
             self._server = await self._again(port)
 
     async def _again(self, port: int) -> grpc.aio.Server:
+        # Made once: a server that was never started and is thrown away takes the process with it (SIGSEGV, seen with 1.85).
+        server = self._make()
         while True:
-            server = self._make()
             try:
                 self._bind(server, port)
                 await server.start()
