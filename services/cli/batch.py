@@ -22,6 +22,7 @@ from services.cli.ending import print_json
 from services.cli.exit_codes import ExitCode
 from services.cli.gateway_client import gateway_at
 from services.cli.question import Question
+from services.cli.receipt_table import plain
 from services.cli.rpc_errors import CallFailed
 
 
@@ -57,6 +58,9 @@ def run_batch(batch: Batch, run: Callable[[Coroutine[Any, Any, None]], None]) ->
         output.compact()
     if batch.as_json:
         print_json(tally.as_json())
+    elif lost := tally.failed_before + tally.failed:
+        said = f"{lost} failed for good; why stands in {batch.output}. The same command does not ask them again, --force starts over with all"
+        Console(stderr=True, highlight=False).print(plain(said), soft_wrap=True)
     return tally.exit_code
 
 

@@ -198,6 +198,9 @@ async def test_failures_end_with_a_code_of_their_own_and_another_run_asks_what_m
 
     done = await ensemble(*words)
     assert (done.code, json.loads(done.text)["failed"], gateway.asked["p2"]) == (1, 1, 2)
+    done = await ensemble(*_words(prompts, answers, gateway))
+    assert done.code == 1
+    assert f"1 failed for good; why stands in {answers}. The same command does not ask them again, --force starts over with all" in done.err
 
 
 async def test_an_empty_answer_is_a_failure(gateway: FakeBatchGateway, prompts: Path, answers: Path) -> None:
