@@ -25,7 +25,7 @@ MOST_NAMES = 256
 _HOW = 'send the metadata "authorization: Bearer KEY" with a key of this gateway\'s, or a client certificate that it knows'
 _MISSING = f"the call says nothing of who makes it; {_HOW}"
 _SEVERAL = 'the call has more than one authorization; send exactly one, "Bearer KEY"'
-_MALFORMED = 'the authorization is not "Bearer KEY"'
+_MALFORMED = 'the authorization is not "Bearer KEY"; a key is what `ensemble keys new` printed, whole and alone'
 _UNKNOWN_KEY = "the key is not valid"
 _UNKNOWN_NAMES = f"the client certificate is none that stands for one caller; {_HOW}"
 
