@@ -25,8 +25,9 @@ def new(
     json: JsonOption = False,
 ) -> None:
     """Make a key: the key alone on standard output, shown this once; what to put into the configuration on standard error."""
-    from services.chassis.api_keys import new_key, sha256_of  # noqa: PLC0415 - imported when it is needed, as in services.cli.main
+    from services.chassis.api_keys import new_key, sha256_of, without_keys  # noqa: PLC0415 - imported when it is needed, as in services.cli.main
     from services.chassis.configuration import load_configuration  # noqa: PLC0415 - as above
+    from services.chassis.configuration.nearest import hint  # noqa: PLC0415 - as above
     from services.cli.exit_codes import CommandError, ExitCode  # noqa: PLC0415 - as above
     from services.cli.keys_file import add_key, key_line  # noqa: PLC0415 - as above
 
@@ -38,8 +39,11 @@ def new(
         key = new_key()
         line = key_line(sha256_of(key), name)
         if tenant is not None and file is not None:
+            tenants = None if config is None else load_configuration(config).tenants
+            if tenants is not None and tenant not in tenants:
+                raise CommandError(f'--tenant "{without_keys(tenant)}" names no tenant{hint(tenant, tenants)}', ExitCode.WRONG)
             # Before the key is shown: one that was shown shall work.
-            add_key(file, tenant, line, None if config is None else load_configuration(config).tenants)
+            add_key(file, tenant, line, tenants)
         if json:
             print_json({"key": key, "sha256": sha256_of(key), "id": name, "tenant": tenant, "file": None if file is None else str(file)})
             return

@@ -309,10 +309,13 @@ def limits_override(
 @app.command("check-config")
 def check_config(config: ConfigOption = None) -> None:
     """Print the merged configuration with secrets masked, or every mistake with its path."""
-    from services.chassis.configuration import render  # noqa: PLC0415 - see the top
+    from services.chassis.configuration import read_keys_file, render  # noqa: PLC0415 - see the top
 
     with ending():
-        typer.echo(render(_checked_configuration(config)), nl=False)
+        configuration = _checked_configuration(config)
+        if configuration.gateway.keys_path is not None:
+            read_keys_file(configuration.gateway.keys_path, configuration.tenants)
+        typer.echo(render(configuration), nl=False)
 
 
 def _parameters(words: list[str] | None) -> Mapping[str, object]:

@@ -203,6 +203,19 @@ async def test_check_config_prints_the_result_or_every_mistake(tmp_path: Path) -
     assert "limiter.grace" in ended.err
 
 
+async def test_check_config_reads_the_keys_file(tmp_path: Path) -> None:
+    """What would stop the gateway's start is a mistake here too: a file that is not there, and one that does not go with the tenants."""
+    await asyncio.to_thread((tmp_path / "ensemble.yaml").write_text, "gateway: {keys_file: keys.yaml}\ntenants: {team-a: {}}")
+    ended = await ensemble("check-config", folder=tmp_path)
+    assert (ended.code, ended.out) == (2, b"")
+    assert ended.err.startswith("gateway.keys_file (")
+    await asyncio.to_thread((tmp_path / "keys.yaml").write_text, "taem-a: []")
+    ended = await ensemble("check-config", folder=tmp_path)
+    assert (ended.code, ended.err.endswith('names no tenant; did you mean "team-a"?\n')) == (2, True)
+    await asyncio.to_thread((tmp_path / "keys.yaml").write_text, "team-a: []")
+    assert (await ensemble("check-config", folder=tmp_path)).code == 0
+
+
 @pytest.mark.parametrize("command", [("check-config",), ("up", "--port-base", "0")])
 async def test_profiles_are_held_against_the_strategies(tmp_path: Path, command: tuple[str, ...]) -> None:
     """A strategy that there is not, and parameters that one does not take, are told with their paths before anything runs."""

@@ -59,7 +59,7 @@ async def test_a_tenant_is_held_against_a_configuration_that_is_given(tmp_path: 
     await asyncio.to_thread((tmp_path / "mine.yaml").write_text, "tenants: {team-a: {}}", "utf-8")
     done = await ensemble("keys", "new", "--tenant", "taem-a", "--file", "keys.yaml", "--config", "mine.yaml", folder=tmp_path)
     assert (done.code, done.out) == (2, b"")
-    assert 'names no tenant; did you mean "team-a"?' in done.err
+    assert done.err == '--tenant "taem-a" names no tenant; did you mean "team-a"?\n'
     assert (await ensemble("keys", "new", "--tenant", "team-a", "--file", "keys.yaml", "--config", "mine.yaml", folder=tmp_path)).code == 0
 
 

@@ -148,13 +148,13 @@ async def test_a_hangup_reads_both_again_at_once(files: Files) -> None:
 
 
 WRONG: dict[str, tuple[str | None, tuple[str, ...]]] = {
-    "broken": ("a: [", ("keys.yaml, line 1, column 5): is not well-formed",)),
+    "broken": ("a: [", ("keys file (", "keys.yaml, line 1, column 5): is not well-formed")),
     "no hash": ("a:\n- {sha256: xyz}", ("a[0].sha256 (", "keys.yaml, line 2, column 4): must be 64 of 0-9 and a-f")),
     "a key": (f"a:\n- {{sha256: {key_of('alice')}}}", ("a[0].sha256 (", "keys.yaml, line 2, column 4): must be 64 of 0-9 and a-f")),
     "no tenant": ("aa: []", ("aa (", 'keys.yaml, line 1, column 1): names no tenant; did you mean "a"?')),
     "another's": (json.dumps({"b": keys_of("alice")}), ('stands with the tenant "a" in the configuration already',)),
     "two tenants'": (json.dumps({"a": keys_of("x"), "b": keys_of("x")}), ('stands with the tenant "a" already',)),
-    "not there": (None, ("cannot be read (FileNotFoundError)",)),
+    "not there": (None, ("gateway.keys_file (", "cannot be read (FileNotFoundError)")),
 }
 
 

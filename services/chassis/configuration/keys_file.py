@@ -7,6 +7,7 @@ It is YAML as the configuration is. A tenant with nothing below it has no keys h
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -21,6 +22,8 @@ from services.chassis.configuration.tenants import KeySection, TenantSection, re
 Keys = Mapping[str, tuple[KeySection, ...]]
 """By their tenants."""
 
+_WHOLE = "keys file"
+"""Stands for a path where a problem is one of the whole file."""
 _CHECK: TypeAdapter[dict[str, tuple[KeySection, ...]]] = TypeAdapter(dict[Name, Listed[KeySection]])
 
 
@@ -33,7 +36,7 @@ def read_keys_file(file: Path, tenants: Mapping[str, TenantSection] | None = Non
         with file.open("rb") as opened:
             content = opened.read(MOST_BYTES + 1)
     except OSError as error:
-        raise ConfigurationError([Problem(path="", message=f"the keys file cannot be read ({type(error).__name__})", source=str(file))]) from None
+        raise ConfigurationError([Problem(path="gateway.keys_file", message=f"the file cannot be read ({type(error).__name__})", source=str(file))]) from None
     return keys_in(content, str(file), tenants)
 
 
@@ -41,11 +44,11 @@ def keys_in(content: bytes, source: str, tenants: Mapping[str, TenantSection] | 
     """Check what stands in a keys file, as `read_keys_file` does; `source` is its name in problems."""
     document = read_document(content, source)
     if document.broken:
-        raise ConfigurationError(document.problems)
+        raise ConfigurationError([_named(problem) for problem in document.problems])
     tree = {} if document.tree is None else document.tree
     if not isinstance(tree, dict):
-        raise ConfigurationError([Problem(path="", message="must be a mapping of tenants to their keys", source=source)])
-    problems = list(document.problems)
+        raise ConfigurationError([Problem(path=_WHOLE, message="must be a mapping of tenants to their keys", source=source)])
+    problems = [_named(problem) for problem in document.problems]
     layers = [Layer(name=source, tree=tree, places=document.places)]
     keys: Keys = {}
     try:
@@ -60,6 +63,11 @@ def keys_in(content: bytes, source: str, tenants: Mapping[str, TenantSection] | 
     if problems:
         raise ConfigurationError(problems)
     return keys
+
+
+def _named(problem: Problem) -> Problem:
+    """Return a problem that says whose it is where it is one of the file as a whole, which is no configuration."""
+    return problem if problem.path else replace(problem, path=_WHOLE)
 
 
 def _conflicts(keys: Keys, tenants: Mapping[str, TenantSection] | None) -> list[tuple[str, tuple[str | int, ...], str]]:
