@@ -9,6 +9,8 @@ import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.chassis.expiry import expires_at
+
 MOST_BYTES = 1 << 20
 """Of one file; a bundle of every public authority is a quarter of that."""
 _ATTEMPTS = 3
@@ -52,6 +54,12 @@ class Certificates:
     chain: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
     ca: bytes | None = field(default=None, repr=False)
+
+    @property
+    def expires_at(self) -> float | None:
+        """Until when the certificate that is shown is valid, in seconds since 1970; None where none is shown, or that cannot be read."""
+        block = None if self.chain is None else _BLOCK.search(self.chain)
+        return None if block is None else expires_at(block.group().decode("ascii", "replace"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

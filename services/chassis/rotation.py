@@ -10,7 +10,8 @@ a change.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from services.chassis.certificates import CertificateFiles, Certificates, CertificatesUnusable, read_certificates
@@ -25,13 +26,16 @@ _PATIENCE = 2
 class RotatingCertificates:
     """The certificates in force; `current` may be read in any thread."""
 
-    def __init__(self, files: CertificateFiles) -> None:
+    def __init__(self, files: CertificateFiles, *, clock: Callable[[], float] = time.time) -> None:
         self.current = read_certificates(files)
         """Replaced as a whole."""
         self._files = files
+        self._clock = clock
         self._changed = asyncio.Event()
         self._wrong_looks = 0
         self._said = ""
+        self._expires_at = self.current.expires_at
+        self._say_expiry()
 
     async def changed_from(self, certificates: Certificates) -> Certificates:
         """Wait until others than these are in force; return them."""
@@ -47,6 +51,7 @@ class RotatingCertificates:
 
     async def look(self) -> bool:
         """Look at the files once; return whether what is in them is in force."""
+        self._say_expiry()
         try:
             found = await asyncio.to_thread(read_certificates, self._files)
         except CertificatesUnusable as error:
@@ -70,10 +75,18 @@ class RotatingCertificates:
 
     def _take(self, found: Certificates) -> None:
         self.current = found
+        self._expires_at = found.expires_at
         # Whoever waits holds the old event; whoever waits next gets a fresh one.
         self._changed.set()
         self._changed = asyncio.Event()
         _log.info("the certificates of %s were replaced; new connections use them", self._files.section)
+        self._say_expiry()
+
+    def _say_expiry(self) -> None:
+        """Say once of a certificate that it has expired: it stays in force, and those who refuse it say so to themselves alone."""
+        if self._expires_at is not None and self._clock() > self._expires_at:
+            _log.error("the certificate of %s has expired; new connections are refused by the other end until it is replaced", self._files.section)
+            self._expires_at = None
 
 
 class _Shared:

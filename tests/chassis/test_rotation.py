@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,8 @@ import pytest
 
 from services.chassis.certificates import CertificateFiles
 from services.chassis.configuration import ConfigurationError
-from services.chassis.rotation import _shared, rotating
-from tests.support.certificates import HERE, Authority, CertificateFolder
+from services.chassis.rotation import RotatingCertificates, _shared, rotating
+from tests.support.certificates import DAY, HERE, Authority, CertificateFolder
 
 AUTHORITY = Authority()
 FIRST, SECOND, THIRD = (AUTHORITY.issue(*HERE) for _ in range(3))
@@ -84,6 +85,23 @@ async def test_something_else_that_is_wrong_is_said_too(folder: CertificateFolde
         "the file cannot be read (FileNotFoundError)",
     ]
     assert caplog.messages[2] == "the certificates of tls are again those in force"
+
+
+async def test_a_certificate_that_has_expired_is_said_once(folder: CertificateFolder, caplog: pytest.LogCaptureFixture) -> None:
+    """At the start, when it is put in, or as its time passes; it stays in force all the same."""
+    now = time.time()
+    certificates = RotatingCertificates(folder.files, clock=lambda: now)
+    assert await certificates.look()
+    assert caplog.messages == []
+    now += 2 * DAY.total_seconds()
+    assert [await certificates.look() for _ in range(3)] == [True] * 3
+    said = "the certificate of tls has expired; new connections are refused by the other end until it is replaced"
+    assert caplog.messages == [said]
+    folder.put(AUTHORITY.issue(*HERE, expired=True))
+    assert [await certificates.look() for _ in range(2)] == [True] * 2
+    assert caplog.messages == [said] * 2
+    async with rotating(folder.files):
+        assert caplog.messages == [said] * 3
 
 
 async def test_a_pair_that_is_half_replaced_is_waited_for(folder: CertificateFolder, caplog: pytest.LogCaptureFixture) -> None:
