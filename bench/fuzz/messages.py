@@ -157,7 +157,7 @@ def _spoil_one(chance: random.Random, word: Word, message: Message) -> None:
             _spoil_struct(chance, word, message, field)
         else:
             below = _below(chance, message, field)
-            # Half the time what is below is left as it is: empty or doubled.
+            # Otherwise what is below is left as it is: set, and maybe much of it.
             if chance.random() < 0.7:
                 message = below
                 continue
@@ -170,8 +170,8 @@ def _below(chance: random.Random, message: Message, field: FieldDescriptor) -> M
         value.SetInParent()
         return value  # type: ignore[no-any-return] # what it is, only the descriptor knows
     if not value or chance.random() < 0.3:
-        value.extend([value.add() for _ in range(chance.choice((0, 0, 0, 1, 8, 300)))])
-        value.add()
+        for _ in range(chance.choice((1, 1, 1, 2, 9, 300))):
+            value.add()
     return chance.choice(list(value))  # type: ignore[no-any-return] # as above
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -24,6 +25,8 @@ GATEWAY = "gateway"
 SERVICE = "ensemble.v1.GatewayService"
 SECONDS_TO_START = 60.0
 SECONDS_TO_END = 30.0
+PORTS = range(20_000, 32_000)
+"""Below the ports of outgoing connections, of which this run makes many."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -154,11 +157,13 @@ async def _started(stack: contextlib.AsyncExitStack, log: Path, *arguments: str,
 
 
 def _free_addresses(count: int) -> list[str]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{one.getsockname()[1]}" for one in sockets]
-    for one in sockets:
-        one.close()
-    return addresses
+    free: dict[int, None] = {}
+    while len(free) < count:
+        port = random.choice(PORTS)  # nosec B311 # a port, not a secret
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free[port] = None
+    return [f"127.0.0.1:{port}" for port in free]
 
 
 def entry_of(line: str) -> dict[str, object] | None:

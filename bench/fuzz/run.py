@@ -14,7 +14,7 @@ from pathlib import Path
 from bench.fuzz import shrink, wire
 from bench.fuzz.calls import LONGEST_SECONDS, MARGIN_SECONDS, Callers, Ended, calling
 from bench.fuzz.cases import Case, Cases
-from bench.fuzz.memory import LEAST_GROWTH_MB, MOST_GROWTH_MB, Growth, growth
+from bench.fuzz.memory import LEAST_GROWTH_MB, MOST_GROWTH_MB, SHORT_GROWTH_MB, SHORT_RUN, Growth, growth
 from bench.fuzz.processes import FRONT, GATEWAY, Died, Processes, entry_of, running
 from bench.fuzz.receiver import Receiver, receiving
 from bench.fuzz.setting import Doors
@@ -124,7 +124,7 @@ class Driver:
                 self.summary.growths[name] = found
                 if not found.bounded:
                     words = f"grew by {found.total_mb:.1f} MB, {found.per_100k_mb:.1f} MB in 100,000 requests"
-                    words += f"; the bounds are {LEAST_GROWTH_MB} and {MOST_GROWTH_MB} MB"
+                    words += f"; the bounds are {SHORT_GROWTH_MB if found.requests < SHORT_RUN else LEAST_GROWTH_MB} and {MOST_GROWTH_MB} MB"
                     self.summary.findings.append(Finding(rule="memory", text=f"{name} {words}"))
 
     async def check(self) -> None:

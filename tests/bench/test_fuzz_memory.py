@@ -23,7 +23,7 @@ def test_a_leak_is_told_from_noise() -> None:
 
 def test_a_short_run_forgives_what_it_cannot_tell() -> None:
     """The same slope over few requests is little memory; much memory is found there too."""
-    short, greedy = growth(_samples(2000, per_request_bytes=200)), growth(_samples(2000, per_request_bytes=50_000))
+    short, greedy = growth(_samples(2000, per_request_bytes=200)), growth(_samples(2000, per_request_bytes=100_000))
     assert short is not None
     assert greedy is not None
     assert short.bounded

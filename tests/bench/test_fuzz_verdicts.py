@@ -53,6 +53,7 @@ INFO = error_details_pb2.ErrorInfo(reason="X", domain="ensemble")
         (Ended(code="NONE", seconds=99.0, given_up=True), ["hang"]),
         (Ended(code="OK", seconds=99.0), ["hang"]),
         (Ended(code="DEADLINE_EXCEEDED", seconds=30.0), ["hang"]),
+        (Ended(code="DEADLINE_EXCEEDED", seconds=1.0), []),
         (Ended(code="NOT_FOUND", text="nothing"), ["details"]),
         (_with("NOT_FOUND", "nothing"), ["details"]),
         (_with("NOT_FOUND", "nothing", error_details_pb2.ErrorInfo(domain="other")), ["details"]),
@@ -79,8 +80,8 @@ def test_what_the_contract_tells_back_is_no_leak() -> None:
     assert _rules(_refused(NotFound("profile", NAME))) == []
     assert _rules(_refused(NotFound("profile", PROMPT))) == ["leak"]
     assert _rules(_refused(NotFound("profile", PROMPT)), family="mutated") == []
-    assert _rules(_refused(NoQuorum(outcomes={MINE: "TIMEOUT"}, needed=2, succeeded=0, retryable=True))) == []
-    assert _rules(_refused(NoQuorum(outcomes={"a": PROMPT}, needed=2, succeeded=0, retryable=True)))[:1] == ["leak"]
+    assert _rules(_refused(NoQuorum(needed=2, succeeded=0, retryable=True, outcomes={MINE: "TIMEOUT"}))) == []
+    assert _rules(_refused(NoQuorum(needed=2, succeeded=0, retryable=True, outcomes={"a": PROMPT})))[:1] == ["leak"]
     label = CANARIES.word(4, "k")
     assert _rules(_refused(InvalidInput([FieldViolation(field=f'labels["{label}"]', description="is wrong")]))) == []
     assert set(_rules(_refused(InvalidInput([FieldViolation(field="prompt", description=PROMPT)])))) == {"leak"}
