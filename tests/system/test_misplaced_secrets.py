@@ -120,6 +120,7 @@ async def test_a_process_repeats_no_secret_of_a_wrong_configuration(tmp_path: Pa
     tree: dict[str, Any] = right_tree(tmp_path)
     right = tmp_path / "right.yaml"
     right.write_text(yaml.safe_dump(tree), "utf-8")
+    (tmp_path / "keys.yaml").write_text("team: []\n", "utf-8")
     for place in ("plain api_key", "user of a URL", "header", "tenant's bare key", "name of a setting", "unknown setting"):
         for kind in ("provider key", "pasted key"):
             tree = merged(tree, misplaced(planted[kind])[place])
