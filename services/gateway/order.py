@@ -13,7 +13,7 @@ class Order:
     request_id: str = ""
     """The caller's own id of the request; empty where he gave none, so that it has no repeats."""
     content: bytes = b""
-    """SHA-256 of everything that was asked but the request's id: equal exactly where the same was asked."""
+    """SHA-256 of everything that was asked but the request's id: equal exactly where the same was asked; empty where there is no id."""
     profile: str = ""
     """Name of the profile whose runs this one is like; empty where the request has a panel, strategy, options or sampling of its own."""
     check_deadline: bool = True

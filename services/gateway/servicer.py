@@ -183,7 +183,9 @@ def read_question(request: gateway_service_pb2.GenerateRequest) -> Question:
 
 
 def content_of(request: gateway_service_pb2.GenerateRequest) -> bytes:
-    """Return a digest that is equal exactly for requests that ask the same, whatever their ids."""
+    """Return a digest that is equal exactly for requests that ask the same, whatever their ids; nothing for one without an id, which has no repeats."""
+    if not request.request_id:
+        return b""
     asked = gateway_service_pb2.GenerateRequest()
     asked.CopyFrom(request)
     asked.ClearField("request_id")
