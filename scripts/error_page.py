@@ -1,7 +1,7 @@
 """Write the generated parts of docs/errors.md, or check that they are fresh.
 
 Usage: error_page.py [--check] [PAGE]. Each part stands between `<!-- begin NAME -->` and `<!-- end NAME -->`; what stands around them is written by hand. The
-tables come from `services.chassis.error_table` and `services.chassis.grpc_errors`, the programs from the folder snippets/errors beside the page.
+tables come from `services.chassis.error_table` and `scripts.grpc_errors`, the programs from the folder snippets/errors beside the page.
 """
 
 import argparse
@@ -11,8 +11,8 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from scripts.grpc_errors import GRPC_ERRORS
 from services.chassis.error_table import EACH, TABLE, Row
-from services.chassis.grpc_errors import GRPC_ERRORS
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "errors.md"
 SNIPPETS = {"go": ("main.go", "go"), "java": ("Errors.java", "java"), "typescript": ("errors.ts", "ts"), "python": ("errors.py", "python")}

@@ -11,9 +11,9 @@ import grpc
 import pytest
 
 from scripts.error_page import PAGE, SNIPPETS, PageError, main, parts_of, refreshed
+from scripts.grpc_errors import GRPC_ERRORS
 from services.chassis.error_table import TABLE
 from services.chassis.errors import QuotaExhausted
-from services.chassis.grpc_errors import GRPC_ERRORS
 from services.chassis.status import to_status
 from services.gateway.app import application
 from tests.support.fake_orchestrator import FakeLimiter, FakeOrchestrator, serve_fakes

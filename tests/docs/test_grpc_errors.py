@@ -8,8 +8,8 @@ from typing import Any
 import grpc
 import pytest
 
+from scripts.grpc_errors import GRPC_ERRORS
 from services.chassis.channel import MAX_MESSAGE_BYTES
-from services.chassis.grpc_errors import GRPC_ERRORS
 from services.chassis.status import DETAILS_KEY
 from tests.support.scripted_rpcs import Caller, Context, serving, unary
 
