@@ -32,7 +32,9 @@ at_least = "2.42"
 version_arguments = ["--version"]
 """
 GO = """\
-#!{python}
+#!/bin/sh
+'''exec' "{python}" "$0" "$@" # a shell reads this line: the interpreter's path may hold a blank, which no first line of a script can
+' '''
 import json, os, pathlib, sys, time
 log = pathlib.Path({log!r})
 with log.open("a") as lines:
@@ -209,7 +211,9 @@ def test_a_name_that_is_none_is_refused(project: Project) -> None:
 
 
 APT = """\
-#!{python}
+#!/bin/sh
+'''exec' "{python}" "$0" "$@" # a shell reads this line: the interpreter's path may hold a blank, which no first line of a script can
+' '''
 import pathlib, sys
 log = pathlib.Path({log!r})
 with log.open("a") as lines:
@@ -218,7 +222,9 @@ if "download" in sys.argv:
     pathlib.Path("server_2.45.6+ds-1_amd64.deb").write_text("a package")
 """
 DPKG = """\
-#!{python}
+#!/bin/sh
+'''exec' "{python}" "$0" "$@" # a shell reads this line: the interpreter's path may hold a blank, which no first line of a script can
+' '''
 import os, pathlib, sys
 folder = pathlib.Path(sys.argv[-1]) / "usr" / "bin"
 folder.mkdir(parents=True)
